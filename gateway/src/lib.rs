@@ -1,0 +1,11 @@
+//! Gatehouse: the daemon of the box in a residential compound's gate room.
+//!
+//! Data flows one way: south, journal, pipeline, north. docs/ARCHITECTURE.md is the map.
+
+pub mod cmd;
+pub mod config;
+pub mod model;
+pub mod north;
+pub mod rt;
+pub mod south;
+pub mod store;

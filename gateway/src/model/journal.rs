@@ -1,0 +1,73 @@
+//! What the south and the writer agree on, without either knowing the other.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::ids::Pos;
+use super::record::{Draft, Record};
+
+/// When an append returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After commit and fsync: whoever waits for it may acknowledge (promise G1).
+    Synced,
+    /// At once; committed within a second. For values that nobody waits for.
+    Relaxed,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The last position written; for a relaxed append the last one known.
+    pub last_pos: Pos,
+    /// Drafts not stored because their de-duplication key was known.
+    pub repeated: usize,
+}
+
+/// Why an append failed. Nothing of it is stored, nothing may be acknowledged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// Only relaxed appends: the queue is full, the drafts are dropped and counted.
+    #[error("the journal's queue is full")]
+    Full,
+    /// The disk refused; the writer tries to recover, the source may try again.
+    #[error("the journal could not be written: {0}")]
+    Disk(String),
+    /// The writer has ended: the process is going down.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// The journal as its sources see it.
+#[async_trait]
+pub trait Journal: Send + Sync + Debug {
+    /// Appends the drafts together: all or none.
+    async fn append(&self, drafts: Vec<Draft>, durability: Durability) -> Result<Committed, JournalError>;
+}
+
+/// The pipeline as the writer sees it: a pure fold that runs between insert and COMMIT.
+///
+/// `apply` may be called for records whose COMMIT then fails; `commit` or `rollback` follows and settles it.
+pub trait Fold: Send + Debug {
+    /// Folds one record into the state and returns what it gives rise to (alarm changes), stored in the same commit.
+    fn apply(&mut self, record: &Record) -> Vec<Draft>;
+    /// The records applied since the last call are on disk.
+    fn commit(&mut self);
+    /// The records applied since the last call never happened.
+    fn rollback(&mut self);
+}
+
+/// No rules: records give rise to nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFold;
+
+impl Fold for NoFold {
+    fn apply(&mut self, _record: &Record) -> Vec<Draft> {
+        Vec::new()
+    }
+
+    fn commit(&mut self) {}
+
+    fn rollback(&mut self) {}
+}

@@ -1,0 +1,63 @@
+//! Every bound of the system, in one place, with its reason.
+
+/// Longest name in the configuration: fits twice into a topic and into a file name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Largest MQTT payload taken from a device (pictures have a bound of their own). Zigbee2MQTT's largest regular
+/// message, the bridge's device list, reaches some 200 KiB; a sensor's is under 1 KiB.
+pub const DEVICE_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest MQTT packet the LAN broker reads at all. Above [`DEVICE_PAYLOAD_BYTES_MAX`] and up to here a message is
+/// refused, counted and acknowledged, so that the device does not send it for ever; above it the connection is cut.
+pub const DEVICE_PACKET_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest topic taken from a device. The standard allows 65 535 bytes; nothing real passes 200.
+pub const TOPIC_BYTES_MAX: usize = 512;
+
+/// Deepest nesting of JSON from outside. Real payloads stay under 8.
+pub const JSON_DEPTH_MAX: usize = 32;
+
+/// Longest text value kept of a device's message.
+pub const TEXT_VALUE_BYTES_MAX: usize = 1024;
+
+/// Points, events and samples of one message, so that one message cannot fill a batch.
+pub const DRAFTS_PER_MESSAGE_MAX: usize = 64;
+
+/// Largest MQTT payload sent to a platform: public brokers cut at 16 to 128 KiB.
+pub const PLATFORM_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest body of one stored record: with its envelope it must fit [`PLATFORM_PAYLOAD_BYTES_MAX`].
+pub const RECORD_BODY_BYTES_MAX: usize = 12 * 1024;
+
+/// Largest message taken from a platform.
+pub const DOWN_PAYLOAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Points of all devices together: the reference compound has about 1 500.
+pub const POINTS_MAX: usize = 5_000;
+
+/// Rules.
+pub const RULES_MAX: usize = 1_000;
+
+/// Uplinks: each costs a connection, two cursors a class and a place in the ledger.
+pub const UPLINKS_MAX: usize = 8;
+
+/// Appends waiting for the journal's writer. Full: a synced append waits (its device is not acknowledged), a relaxed
+/// one is dropped and counted.
+pub const JOURNAL_QUEUE_MAX: usize = 4_096;
+
+/// Records in one group commit: bounds the time a single fsync may gather.
+pub const COMMIT_RECORDS_MAX: usize = 1_024;
+
+/// Backlog ranges an uplink's cursor remembers; beyond it neighbours are merged, and what lies between them is sent
+/// again under the same ids.
+pub const BACKLOG_RANGES_MAX: usize = 64;
+
+/// De-duplication keys remembered for one device.
+pub const DEDUP_KEYS_PER_DEVICE: usize = 32;
+
+/// Remembered command ids for one uplink: a repeated id is answered with the first answer.
+pub const COMMAND_IDS_KEPT: usize = 256;
+
+const _: () = assert!(RECORD_BODY_BYTES_MAX + 2_048 <= PLATFORM_PAYLOAD_BYTES_MAX);
+const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
+const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);

@@ -1,0 +1,11 @@
+//! What flows through Gatehouse. No I/O, no clocks, no knowledge of any protocol.
+
+pub mod check;
+pub mod cursor;
+pub mod ids;
+pub mod journal;
+pub mod limits;
+pub mod place;
+pub mod record;
+pub mod refusal;
+pub mod stamp;

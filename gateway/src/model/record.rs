@@ -1,0 +1,306 @@
+//! What flows: drafts come from the south, records stand in the journal, the north sends them.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{BusName, DeviceId, Epoch, PointName, Pos, ProfileName, Seq, UplinkName};
+use super::place::Place;
+use super::stamp::Stamp;
+
+/// The class of a record: each has a gapless sequence, a budget and its own streams to each uplink.
+/// In order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// A change in the life of an alarm.
+    Alarm,
+    /// Something happened. Gap records are events too.
+    Event,
+    /// Values.
+    Telemetry,
+}
+
+impl Class {
+    pub const ALL: [Self; 3] = [Self::Alarm, Self::Event, Self::Telemetry];
+
+    /// The class as it stands in record ids, file columns and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alarm => "alarm",
+            Self::Event => "event",
+            Self::Telemetry => "telemetry",
+        }
+    }
+}
+
+/// What an event is about. Platforms must take unknown categories (enumerations are open).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Category {
+    Access,
+    Emergency,
+    Fall,
+    Intrusion,
+    Fire,
+    Vehicle,
+    Care,
+    Device,
+}
+
+impl Category {
+    pub const ALL: [Self; 8] = [
+        Self::Access,
+        Self::Emergency,
+        Self::Fall,
+        Self::Intrusion,
+        Self::Fire,
+        Self::Vehicle,
+        Self::Care,
+        Self::Device,
+    ];
+
+    /// The category as it stands in topics and columns.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Emergency => "emergency",
+            Self::Fall => "fall",
+            Self::Intrusion => "intrusion",
+            Self::Fire => "fire",
+            Self::Vehicle => "vehicle",
+            Self::Care => "care",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// Perceived severity (ITU-T X.733). An event that calls for nothing has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Warning,
+    Minor,
+    Major,
+    Critical,
+}
+
+/// A value of a point. Numbers are finite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Value {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Box<str>),
+}
+
+/// How good a value is (promise G11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quality {
+    Good,
+    Uncertain,
+    Stale,
+    Bad,
+}
+
+/// A text for people, in both languages. Codes and parameters travel beside it; it is extra.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Chinese.
+    #[schemars(length(min = 1, max = 200))]
+    pub zh: String,
+    /// English.
+    #[schemars(length(min = 1, max = 200))]
+    pub en: String,
+}
+
+/// The device a record comes from. The gateway itself is the device `gateway` of kind `gateway`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRef {
+    pub id: DeviceId,
+    /// What it is: `button`, `contact`, `smoke` … as its profile says.
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<BusName>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub device: DeviceRef,
+    pub place: Place,
+    pub category: Category,
+    /// What happened, as `thing.happened` in lower case: `button.pressed`, `store.reset`.
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// One value of one point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub point: PointName,
+    pub value: Value,
+    pub quality: Quality,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// Values of one device that were taken at the same time: the record's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Telemetry {
+    pub device: DeviceRef,
+    pub place: Place,
+    pub samples: Vec<Sample>,
+}
+
+/// Why records are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The platform refused the record for its own sake, again and again.
+    Refused,
+    /// The record does not fit a message.
+    TooLarge,
+    /// The stored bytes could not be read back.
+    Unreadable,
+    /// Thinned or dropped for space.
+    Forgotten,
+    /// Older than the retention time.
+    Expired,
+}
+
+/// Records that an uplink will not get, and why: itself a record, and delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The uplink concerned; none when the records are gone for every uplink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkName>,
+    pub class: Class,
+    pub from: Seq,
+    pub to: Seq,
+    /// How many records of the range are missing.
+    pub count: u64,
+    pub reason: GapReason,
+    /// The platform's reason code or the error, for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// State of an alarm (ISA-18.2 / IEC 62682).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmState {
+    Normal,
+    Unacknowledged,
+    Acknowledged,
+    ReturnedUnacknowledged,
+    Shelved,
+    OutOfService,
+}
+
+/// A change in the life of an alarm, with the whole state after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Identity of the condition over its whole life.
+    pub alarm: String,
+    /// Grows with each change; the highest is the truth.
+    pub rev: u64,
+    pub state: AlarmState,
+    /// The condition as it was raised.
+    pub raised: Event,
+    /// Whether a person must reset it.
+    #[serde(default)]
+    pub latched: bool,
+    /// Marks an alarm that acted while the disk could not be written.
+    #[serde(default)]
+    pub volatile: bool,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Body {
+    Alarm(Box<Alarm>),
+    Event(Box<Event>),
+    Telemetry(Telemetry),
+    Gap(Gap),
+}
+
+impl Body {
+    /// The class is decided by the body; gap records are events.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Alarm(_) => Class::Alarm,
+            Self::Event(_) | Self::Gap(_) => Class::Event,
+            Self::Telemetry(_) => Class::Telemetry,
+        }
+    }
+
+    /// The category, where the body has one. Gap records go to every uplink that may see what is missing.
+    pub fn category(&self) -> Option<Category> {
+        match self {
+            Self::Alarm(alarm) => Some(alarm.raised.category),
+            Self::Event(event) => Some(event.category),
+            Self::Telemetry(_) | Self::Gap(_) => None,
+        }
+    }
+
+    pub fn device(&self) -> Option<&DeviceRef> {
+        match self {
+            Self::Alarm(alarm) => Some(&alarm.raised.device),
+            Self::Event(event) => Some(&event.device),
+            Self::Telemetry(telemetry) => Some(&telemetry.device),
+            Self::Gap(_) => None,
+        }
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Alarm(alarm) => Some(&alarm.raised.place),
+            Self::Event(event) => Some(&event.place),
+            Self::Telemetry(telemetry) => Some(&telemetry.place),
+            Self::Gap(_) => None,
+        }
+    }
+}
+
+/// A record before the journal has numbered it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    pub at: Stamp,
+    /// Under walk test, drill or maintenance: goes to `up/test/…` only, and calls nobody.
+    pub test: bool,
+    /// A key that the device sends to mark a repeated message: the second with the same key is not stored.
+    pub dedup: Option<String>,
+    pub body: Body,
+}
+
+/// A record of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub pos: Pos,
+    pub epoch: Epoch,
+    pub class: Class,
+    pub seq: Seq,
+    pub at: Stamp,
+    pub test: bool,
+    pub body: Body,
+}
+
+impl Record {
+    /// The identity that no other record of any box ever has: `epoch-class-seq`.
+    pub fn id(&self) -> String {
+        format!("{}-{}-{}", self.epoch, self.class.as_str(), self.seq)
+    }
+}

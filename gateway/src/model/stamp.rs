@@ -1,0 +1,44 @@
+//! When something happened: as the box's clocks said it, and how far they can be trusted (promise G8).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ids::BootId;
+
+/// How far the wall clock can be trusted. Ordered: later is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockTrust {
+    /// Nothing is known: a box without a battery clock boots in 1970.
+    None,
+    /// The clock is plausible (not before the build date), but nobody confirmed it.
+    Rtc,
+    /// A platform told the time.
+    Platform,
+    /// Synchronised by NTP.
+    Ntp,
+}
+
+/// The stamp of a record. Never changed after it was stored; wall time is derived from boot and monotonic time when
+/// the clock turns out to have been wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    pub boot: BootId,
+    /// Milliseconds since boot, counting suspend (`CLOCK_BOOTTIME`).
+    pub mono_ms: u64,
+    /// Milliseconds since 1970 UTC, as the wall clock said, right or wrong.
+    pub wall_ms: i64,
+    pub trust: ClockTrust,
+}
+
+impl Stamp {
+    /// How old this stamp is at `now`, in milliseconds: by the monotonic clock within one boot, across boots by
+    /// wall clocks if both can be trusted, else unknown.
+    pub fn age_ms(&self, now: &Self) -> Option<u64> {
+        if self.boot == now.boot {
+            return Some(now.mono_ms.saturating_sub(self.mono_ms));
+        }
+        let trusted = self.trust > ClockTrust::None && now.trust > ClockTrust::None;
+        trusted.then(|| u64::try_from(now.wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0))
+    }
+}

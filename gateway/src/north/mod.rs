@@ -1,0 +1,3 @@
+//! North: one uplink per platform, each with its own cursors over the journal. Must not know devices.
+
+pub mod config;

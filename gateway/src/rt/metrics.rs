@@ -1,0 +1,168 @@
+//! Counters of what was taken, refused, dropped and delivered, in one registry: `/metrics` and `status` read the same.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::model::record::Class;
+use crate::model::refusal::Refusal;
+
+/// All counters. One instance a process, shared by reference counting.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    received: IntCounterVec,
+    refused: IntCounterVec,
+    dropped: IntCounterVec,
+    stored: IntCounterVec,
+    published: IntCounterVec,
+    delivered: IntCounterVec,
+    pending: IntGaugeVec,
+    connections: IntCounterVec,
+    restarts: IntCounterVec,
+}
+
+/// One counted thing with its labels' values, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Count {
+    pub labels: Vec<String>,
+    pub count: u64,
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let vec = IntCounterVec::new(Opts::new(name, help).namespace("gatehouse"), labels)
+        .unwrap_or_else(|error| unreachable!("the metric {name} is well formed: {error}"));
+    registry
+        .register(Box::new(vec.clone()))
+        .unwrap_or_else(|error| unreachable!("the metric {name} is registered once: {error}"));
+    vec
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    let vec = IntGaugeVec::new(Opts::new(name, help).namespace("gatehouse"), labels)
+        .unwrap_or_else(|error| unreachable!("the metric {name} is well formed: {error}"));
+    registry
+        .register(Box::new(vec.clone()))
+        .unwrap_or_else(|error| unreachable!("the metric {name} is registered once: {error}"));
+    vec
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        Self {
+            received: counter(r, "received_total", "Messages taken from devices", &["bus", "client"]),
+            refused: counter(r, "refused_total", "Things from outside not taken", &["source", "reason"]),
+            dropped: counter(r, "dropped_total", "Data dropped", &["what", "reason"]),
+            stored: counter(r, "stored_total", "Records stored", &["class"]),
+            published: counter(r, "published_total", "Publishes to platforms", &["uplink", "class"]),
+            delivered: counter(r, "delivered_total", "Records a platform acknowledged", &["uplink", "class"]),
+            pending: gauge(r, "pending_records", "Records not acknowledged yet", &["uplink", "class"]),
+            connections: counter(r, "uplink_connections_total", "Connections made", &["uplink", "outcome"]),
+            restarts: counter(r, "unit_restarts_total", "Units restarted", &["unit"]),
+            registry,
+        }
+    }
+
+    /// A message of `client` on `bus` was taken.
+    pub fn received(&self, bus: &str, client: &str) {
+        self.received.with_label_values(&[bus, client]).inc();
+    }
+
+    /// Something from `source` (a bus, a client, an uplink) was refused.
+    pub fn refused(&self, source: &str, reason: Refusal) {
+        self.refused.with_label_values(&[source, reason.as_str()]).inc();
+    }
+
+    /// `count` data of kind `what` were dropped.
+    pub fn dropped(&self, what: &str, reason: &str, count: u64) {
+        self.dropped.with_label_values(&[what, reason]).inc_by(count);
+    }
+
+    pub fn stored(&self, class: Class, count: u64) {
+        self.stored.with_label_values(&[class.as_str()]).inc_by(count);
+    }
+
+    pub fn published(&self, uplink: &str, class: Class, count: u64) {
+        self.published.with_label_values(&[uplink, class.as_str()]).inc_by(count);
+    }
+
+    pub fn delivered(&self, uplink: &str, class: Class, count: u64) {
+        self.delivered.with_label_values(&[uplink, class.as_str()]).inc_by(count);
+    }
+
+    pub fn set_pending(&self, uplink: &str, class: Class, count: u64) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.pending.with_label_values(&[uplink, class.as_str()]).set(count);
+    }
+
+    /// A connection attempt of an uplink ended as `outcome`: `connected`, `refused`, `lost`, `failed`.
+    pub fn connection(&self, uplink: &str, outcome: &str) {
+        self.connections.with_label_values(&[uplink, outcome]).inc();
+    }
+
+    pub fn restarted(&self, unit: &str) {
+        self.restarts.with_label_values(&[unit]).inc();
+    }
+
+    /// All refusals so far: labels are source and reason.
+    pub fn refusals(&self) -> Vec<Count> {
+        counts(&self.refused)
+    }
+
+    /// All drops so far: labels are what and reason.
+    pub fn drops(&self) -> Vec<Count> {
+        counts(&self.dropped)
+    }
+
+    /// Records delivered so far: labels are uplink and class.
+    pub fn deliveries(&self) -> Vec<Count> {
+        counts(&self.delivered)
+    }
+
+    /// The registry in Prometheus' text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn counts(vec: &IntCounterVec) -> Vec<Count> {
+    use prometheus::core::Collector;
+    let mut counts: Vec<Count> = vec
+        .collect()
+        .iter()
+        .flat_map(|family| family.get_metric().to_vec())
+        .map(|metric| Count {
+            labels: metric.get_label().iter().map(|label| label.value().to_owned()).collect(),
+            // Counters are whole numbers below 2^53.
+            count: metric.get_counter().value() as u64,
+        })
+        .collect();
+    counts.sort_by(|a, b| a.labels.cmp(&b.labels));
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown_by_name() {
+        let metrics = Metrics::new();
+        metrics.refused("z2m", Refusal::NotJson);
+        metrics.refused("z2m", Refusal::NotJson);
+        metrics.refused("lan", Refusal::WrongPassword);
+        let refusals = metrics.refusals();
+        assert_eq!(refusals.len(), 2);
+        assert!(
+            refusals.iter().any(|c| c.labels.contains(&"not_json".to_owned()) && c.count == 2),
+            "{refusals:?}"
+        );
+        assert!(metrics.render().contains("gatehouse_refused_total{reason=\"not_json\",source=\"z2m\"} 2"));
+    }
+}

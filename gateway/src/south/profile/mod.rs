@@ -1,0 +1,1 @@
+//! Profiles: a device model described as data, config/profiles/NAME.toml.
