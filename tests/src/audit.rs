@@ -218,9 +218,9 @@ fn check_order(report: &mut Report) {
 
 /// Every record that another names as the one before it must have come, or be covered by a gap record.
 fn check_chain(report: &mut Report, gaps: &Gaps) {
-    let mut held: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    let mut held: BTreeSet<(&str, &str, u64)> = BTreeSet::new();
     for arrival in &report.arrivals {
-        held.entry(&arrival.class).or_default().insert(arrival.seq);
+        held.insert((&arrival.epoch, &arrival.class, arrival.seq));
     }
     let mut holes = BTreeSet::new();
     for arrival in &report.arrivals {
@@ -228,7 +228,7 @@ fn check_chain(report: &mut Report, gaps: &Gaps) {
         let covered = gaps
             .get(&arrival.class)
             .is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..=*to).contains(&previous)));
-        if !covered && !held[arrival.class.as_str()].contains(&previous) {
+        if !covered && !held.contains(&(arrival.epoch.as_str(), arrival.class.as_str(), previous)) {
             holes.insert(format!("{} {previous} before {}", arrival.class, arrival.id));
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::device::Login;
@@ -19,6 +20,45 @@ use crate::wait::eventually_ok;
 
 /// How long the gateway may take until it listens; under strace and on a busy machine.
 const START: Duration = Duration::from_secs(60);
+
+/// Profiles of the tests: what a message carries beside the press comes through to the platform, so that each one can be
+/// found again.
+const BUTTON_PROFILE: &str = "test-button";
+const BUTTON_PROFILE_TEXT: &str = r#"
+kind = "button"
+title = { zh = "测试按钮", en = "test button" }
+
+[mqtt]
+topic = "{base}/{address}"
+
+[events."button.pressed"]
+pointer = "/action"
+equals = "emergency"
+trigger = "pulse"
+category = "emergency"
+severity = "critical"
+text = { zh = "紧急按钮", en = "emergency button" }
+params = { n = "/n", marker = "/marker" }
+"#;
+const SENSOR_PROFILE: &str = "test-meter";
+const SENSOR_PROFILE_TEXT: &str = r#"
+kind = "meter"
+title = { zh = "测试仪表", en = "test meter" }
+
+[mqtt]
+topic = "{base}/{address}"
+
+[points.level]
+pointer = "/level"
+type = "number"
+unit = "m"
+min = -1000.0
+max = 100000000.0
+
+[points.label]
+pointer = "/label"
+type = "text"
+"#;
 
 /// The account that all devices of a test share unless they ask for their own, its topic and its password.
 pub const CLIENT: &str = "z2m";
@@ -180,13 +220,19 @@ impl Gateway {
             std::fs::write(&path, format!("{}\n", secret(password))).unwrap();
             restrict(&path);
         }
+        let profiles = self.folder().join("profiles");
+        std::fs::create_dir_all(&profiles).unwrap();
+        for (name, text) in [(BUTTON_PROFILE, BUTTON_PROFILE_TEXT), (SENSOR_PROFILE, SENSOR_PROFILE_TEXT)] {
+            std::fs::write(profiles.join(format!("{name}.toml")), text).unwrap();
+        }
         std::fs::write(self.config_file(), self.text()).unwrap();
     }
 
     fn text(&self) -> String {
         let plan = &self.plan;
         let mut text = format!(
-            "[gateway]\nname = \"{}\"\ncompound = \"test compound\"\ndata_dir = \"data\"\nhttp = \"{}\"\n\n\
+            "[gateway]\nname = \"{}\"\ncompound = \"test compound\"\ndata_dir = \"data\"\n\
+             profiles_dir = \"profiles\"\nhttp = \"{}\"\n\n\
              [buses.lan.broker]\nlisten = \"{}\"\n{}\n\n[clients.{CLIENT}]\nbase = \"{BASE}\"\n",
             plan.name, self.http, self.mqtt, plan.broker
         );
@@ -321,16 +367,14 @@ impl Gateway {
     }
 }
 
-/// A secret's file as `gatehouse client add` writes it.
+/// A secret's file as `gatehouse client add` writes it: the hash of a generated secret.
 fn secret(password: &str) -> String {
-    password.to_owned()
+    let digest = Sha256::digest(password.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 fn restrict(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
-
-/// Profiles that the tests use.
-pub const BUTTON_PROFILE: &str = "z2m-button";
-pub const SENSOR_PROFILE: &str = "json-sensor";

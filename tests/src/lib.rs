@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod readme;
 pub mod scripted;
 pub mod seed;
+pub mod site;
 pub mod strace;
 pub mod turn;
 pub mod wait;
