@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::device::Login;
 use crate::pki::{Identity, Pki};
@@ -268,9 +269,10 @@ impl Gateway {
         self.await_ready().await;
     }
 
-    /// The same under strace, into `output`.
-    pub async fn run_traced(&mut self, output: &Path) {
+    /// The same under strace, into `output`, with an environment variable if given.
+    pub async fn run_traced(&mut self, output: &Path, env: Option<(&str, &str)>) {
         let mut command = strace::command(&program(), output);
+        command.envs(env);
         self.spawn(&mut command);
         self.await_ready().await;
     }
@@ -285,16 +287,17 @@ impl Gateway {
     }
 
     pub async fn await_ready(&mut self) {
-        let http = self.http;
+        let (http, mqtt) = (self.http, self.mqtt);
         let process = self.process.as_mut().expect("the gateway was started");
         eventually_ok("the gateway is ready", START, async || {
             if let Some(status) = process.ended() {
                 panic!("the gateway ended at once ({status})");
             }
             match crate::http::get(http, "/healthz").await {
-                Ok((200, _)) => Ok(()),
-                other => Err(format!("{other:?}")),
+                Ok((200, _)) => {}
+                other => return Err(format!("{other:?}")),
             }
+            TcpStream::connect(mqtt).await.map(|_bound| ()).map_err(|error| error.to_string())
         })
         .await;
     }
