@@ -52,3 +52,56 @@ pub struct ConfigArg {
     #[arg(long, short, value_name = "PATH", default_value = CONFIG_PATH)]
     pub config: PathBuf,
 }
+
+/// Exit codes: 0 done; 1 the command found or met something wrong and has said what.
+pub fn dispatch(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Check(args) => check::run(&args),
+        Command::Journal(command) => finish(journal::run(command)),
+        Command::Client(command) => finish(client::run(command)),
+        Command::Run(config) => {
+            logging::init();
+            finish(block_on(run::run(&config)))
+        }
+        Command::Demo(args) => {
+            logging::init();
+            finish(block_on(demo::run(args)))
+        }
+        Command::Status(args) => finish(block_on(status::run(args))),
+        Command::PlatformCheck(args) => match block_on(platform_check::run(args)) {
+            Ok(code) => code,
+            Err(error) => {
+                say(&error);
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+/// Runs a future on a runtime of its own, which ends with it.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error with its causes, for a person. A configuration report is printed as it is.
+#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
+fn say(error: &anyhow::Error) {
+    if let Some(report) = error.downcast_ref::<crate::config::Report>() {
+        eprint!("{report}");
+        return;
+    }
+    eprintln!("gatehouse: {error:#}");
+}
