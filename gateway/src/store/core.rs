@@ -170,7 +170,7 @@ impl Core {
     /// shown to the fold, whose answers to it stand in the file already.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         // The new connection comes first, so that the file is never without one and its WAL is not recovered between.
-        self.conn = schema::open_writer(&self.path, self.synchronous)?;
+        (self.conn, _) = schema::open_writer(&self.path, self.synchronous)?;
         let (mut state, rings) = open::load(&self.conn, &self.path)?;
         let (found, known) = (state.heads, self.state.heads);
         if found.pos < known.pos || Class::ALL.iter().any(|class| found.last[*class] < known.last[*class]) {
@@ -234,6 +234,12 @@ impl Core {
     /// A connection of its own that only reads.
     pub fn reader(&self) -> Result<Reader, StoreError> {
         Reader::open(&self.dir)
+    }
+
+    /// For faults and images in tests.
+    #[cfg(test)]
+    pub(super) const fn conn(&mut self) -> &mut Connection {
+        &mut self.conn
     }
 
     /// [`Op::Append`] alone.
