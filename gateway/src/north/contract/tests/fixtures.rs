@@ -10,23 +10,23 @@ use crate::model::record::*;
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 
-pub(super) const EPOCH: Epoch = Epoch(0x9f1c_22d3_7ab0_4e55);
-pub(super) const COMPOUND: &str = "xinghe-yuan";
+pub(in crate::north::contract) const EPOCH: Epoch = Epoch(0x9f1c_22d3_7ab0_4e55);
+pub(in crate::north::contract) const COMPOUND: &str = "xinghe-yuan";
 
-pub(super) fn topics() -> Topics {
+pub(in crate::north::contract) fn topics() -> Topics {
     Topics::new("gatehouse", &GatewayName::new("box-0001").unwrap())
 }
 
-pub(super) fn uplink() -> UplinkName {
+pub(in crate::north::contract) fn uplink() -> UplinkName {
     UplinkName::new("district").unwrap()
 }
 
-pub(super) fn boot() -> BootId {
+pub(in crate::north::contract) fn boot() -> BootId {
     BootId("5d0f6a1c9b3e4f7a8c2d1e0f9a8b7c6d".into())
 }
 
 /// 2026-11-02T08:15:30.250+08:00 and so many milliseconds later.
-pub(super) fn stamp(later_ms: u64) -> Stamp {
+pub(in crate::north::contract) fn stamp(later_ms: u64) -> Stamp {
     Stamp {
         boot: boot(),
         mono_ms: 86_400_000 + later_ms,
@@ -36,11 +36,11 @@ pub(super) fn stamp(later_ms: u64) -> Stamp {
 }
 
 /// A box without a battery clock, 12 s after its boot in 1970.
-pub(super) fn stamp_1970() -> Stamp {
+pub(in crate::north::contract) fn stamp_1970() -> Stamp {
     Stamp { boot: boot(), mono_ms: 12_000, wall_ms: 12_034, trust: ClockTrust::None }
 }
 
-pub(super) fn place() -> Place {
+pub(in crate::north::contract) fn place() -> Place {
     Place {
         code: Some("110105003007".to_owned()),
         grid: Some("G3".to_owned()),
@@ -51,7 +51,7 @@ pub(super) fn place() -> Place {
     }
 }
 
-pub(super) fn device(id: &str, kind: &str) -> DeviceRef {
+pub(in crate::north::contract) fn device(id: &str, kind: &str) -> DeviceRef {
     DeviceRef {
         id: DeviceId::new(id).unwrap(),
         kind: kind.to_owned(),
@@ -60,7 +60,7 @@ pub(super) fn device(id: &str, kind: &str) -> DeviceRef {
     }
 }
 
-pub(super) fn press() -> Event {
+pub(in crate::north::contract) fn press() -> Event {
     Event {
         device: device("sos-7-2-502", "button"),
         place: place(),
@@ -78,15 +78,15 @@ pub(super) fn press() -> Event {
     }
 }
 
-pub(super) fn record(seq: u64, at: Stamp, body: Body) -> Record {
+pub(in crate::north::contract) fn record(seq: u64, at: Stamp, body: Body) -> Record {
     Record { pos: seq * 10, epoch: EPOCH, class: body.class(), seq, at, test: false, body }
 }
 
-pub(super) fn event(seq: u64, later_ms: u64) -> Record {
+pub(in crate::north::contract) fn event(seq: u64, later_ms: u64) -> Record {
     record(seq, stamp(later_ms), Body::Event(Box::new(press())))
 }
 
-pub(super) fn alarm_of(rev: u64, state: AlarmState) -> Alarm {
+pub(in crate::north::contract) fn alarm_of(rev: u64, state: AlarmState) -> Alarm {
     Alarm {
         alarm: "9f1c22d37ab04e55-a-17".to_owned(),
         rev,
@@ -97,11 +97,11 @@ pub(super) fn alarm_of(rev: u64, state: AlarmState) -> Alarm {
     }
 }
 
-pub(super) fn alarm(seq: u64, rev: u64) -> Record {
+pub(in crate::north::contract) fn alarm(seq: u64, rev: u64) -> Record {
     record(seq, stamp(40), Body::Alarm(Box::new(alarm_of(rev, AlarmState::Unacknowledged))))
 }
 
-pub(super) fn gap(seq: u64, class: Class, from: u64, to: u64) -> Record {
+pub(in crate::north::contract) fn gap(seq: u64, class: Class, from: u64, to: u64) -> Record {
     let gap = Gap {
         uplink: None,
         class,
@@ -114,7 +114,7 @@ pub(super) fn gap(seq: u64, class: Class, from: u64, to: u64) -> Record {
     record(seq, stamp(90), Body::Gap(gap))
 }
 
-pub(super) fn telemetry(seq: u64, later_ms: u64) -> Record {
+pub(in crate::north::contract) fn telemetry(seq: u64, later_ms: u64) -> Record {
     let sample = |point: &str, value: Value, unit: Option<&str>| Sample {
         point: PointName::new(point).unwrap(),
         value,
@@ -133,7 +133,7 @@ pub(super) fn telemetry(seq: u64, later_ms: u64) -> Record {
     record(seq, stamp(later_ms), Body::Telemetry(body))
 }
 
-pub(super) fn state() -> StateData {
+pub(in crate::north::contract) fn state() -> StateData {
     let ranges = vec![SeqRange { from: 1_205, to: 1_290 }, SeqRange { from: 1_300, to: 1_300 }];
     StateData {
         conn: 41,
@@ -161,7 +161,7 @@ pub(super) fn state() -> StateData {
     }
 }
 
-pub(super) fn snapshot(alarms: usize) -> SnapshotData {
+pub(in crate::north::contract) fn snapshot(alarms: usize) -> SnapshotData {
     let alarms = (0..alarms).map(|index| {
         let seq = 17 + index as u64;
         let mut alarm = alarm_of(3, AlarmState::Acknowledged);
@@ -177,7 +177,7 @@ pub(super) fn snapshot(alarms: usize) -> SnapshotData {
     }
 }
 
-pub(super) fn result() -> CommandResult {
+pub(in crate::north::contract) fn result() -> CommandResult {
     CommandResult {
         id: "c-20261102-0001".to_owned(),
         command: "replay".to_owned(),
@@ -190,13 +190,13 @@ pub(super) fn result() -> CommandResult {
 }
 
 /// A platform that must not know who lives where.
-pub(super) fn pseudonymous() -> View {
+pub(in crate::north::contract) fn pseudonymous() -> View {
     let filter = Filter { hide: vec![PlaceField::Floor], ..Filter::default() };
     View::with_key(&uplink(), &filter, Some(b"a key of thirty-two bytes or so.."))
 }
 
 /// Calls `with` with a frame at `now`.
-pub(super) fn framed<T>(view: &View, now: &Stamp, with: impl FnOnce(&Frame<'_>) -> T) -> T {
+pub(in crate::north::contract) fn framed<T>(view: &View, now: &Stamp, with: impl FnOnce(&Frame<'_>) -> T) -> T {
     let topics = topics();
     with(&Frame { topics: &topics, compound: COMPOUND, now, view })
 }
