@@ -21,7 +21,7 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
     gateway.socket.iter_mut().for_each(join);
     gateway.profiles_dir.iter_mut().for_each(join);
     for BusConfig::Broker(broker) in settings.buses.values_mut() {
-        for tls in &mut broker.tls {
+        if let Some(tls) = &mut broker.tls {
             [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file].into_iter().for_each(join);
         }
     }

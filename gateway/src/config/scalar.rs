@@ -170,3 +170,8 @@ pub(super) fn wrong_format(text: &str, schema: &Value) -> Option<&'static str> {
 
 /// `format` of a socket address in the types' schemas.
 const ADDRESS_FORMAT: &str = "ip-and-port";
+
+/// Whether a schema is that of a socket address.
+pub(super) fn is_address(schema: &Value) -> bool {
+    schema.get("format").and_then(Value::as_str) == Some(ADDRESS_FORMAT)
+}

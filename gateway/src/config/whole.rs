@@ -11,7 +11,7 @@ use super::report::Note;
 use super::schema::{listed, nearest};
 use super::{BusConfig, UplinkTable};
 use crate::model::check::{Claim, Problem, Resource};
-use crate::model::ids::{ClientName, ProfileName};
+use crate::model::ids::{BusName, ClientName, ProfileName};
 use crate::model::limits::{POINTS_MAX, UPLINKS_MAX};
 use crate::south::broker::config::BrokerConfig;
 use crate::south::profile::Profile;
@@ -94,9 +94,33 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
 /// What the parts that could be read say of themselves, and of each other.
 pub(super) fn told(view: View<'_>, parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
     let (mut problems, mut claims) = gateway(parts);
+    claims.extend(south(view, parts));
     problems.extend(clients(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
     (problems, claims)
+}
+
+/// What buses, clients and devices claim for themselves alone.
+fn south(view: View<'_>, parts: &Parts) -> Vec<Claim> {
+    let claim = |path: &[&str], resource| Claim { path: path.iter().map(|key| (*key).to_owned()).collect(), resource };
+    let mut claims = Vec::new();
+    for (name, BusConfig::Broker(broker)) in &parts.buses {
+        let name = name.as_str();
+        claims.extend(broker.listen.map(|at| claim(&["buses", name, "broker", "listen"], Resource::Tcp(at))));
+        let tls = broker.tls.as_ref().map(|tls| tls.listen);
+        claims.extend(tls.map(|at| claim(&["buses", name, "broker", "tls", "listen"], Resource::Tcp(at))));
+    }
+    let buses = view.names("buses");
+    for (name, client) in &parts.clients {
+        let bus = client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied()).unwrap_or_default();
+        let id = client.client_id.as_deref().unwrap_or(name.as_str());
+        claims.push(claim(&["clients", name.as_str(), "client_id"], Resource::ClientId(format!("{bus}/{id}"))));
+    }
+    for (name, device) in &parts.devices {
+        let resource = Resource::Address { on: format!("client \"{}\"", device.client), address: device.address.clone() };
+        claims.push(claim(&["devices", name.as_str(), "address"], resource));
+    }
+    claims
 }
 
 /// What the gateway's own table claims and breaks.
