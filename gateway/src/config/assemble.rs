@@ -30,13 +30,30 @@ pub(super) struct Parts {
 impl Parts {
     /// Reads every part in which the walk found nothing; what serde still refuses is noted at its place.
     pub(super) fn read(root: &DeTable<'_>, walk: &Walk<'_>, notes: &mut Vec<Note>) -> Self {
-        let gateway = root.get("gateway").filter(|_| !walk.broken.contains(&vec!["gateway".to_owned()]));
+        let mut sound = root.clone();
+        for path in &walk.bad {
+            // `[gateway]`, or one entry of a list.
+            let depth = if path.first().is_some_and(|first| first == "gateway") { 1 } else { 2 };
+            remove(&mut sound, path.get(..depth).unwrap_or(path));
+        }
+        Self::all(&sound, notes)
+    }
+
+    /// Reads every part as far as it goes: without what is wrong, if the rest makes sense. For claims, which must be
+    /// compared also with those of a part that holds a mistake.
+    pub(super) fn partial(root: &DeTable<'_>, walk: &Walk<'_>) -> Self {
+        let mut rest = root.clone();
+        walk.bad.iter().for_each(|path| remove(&mut rest, path));
+        Self::all(&rest, &mut Vec::new())
+    }
+
+    fn all(root: &DeTable<'_>, notes: &mut Vec<Note>) -> Self {
         Self {
-            gateway: gateway.and_then(|node| part(node, notes)),
-            buses: list(root, "buses", walk, notes),
-            clients: list(root, "clients", walk, notes),
-            devices: list(root, "devices", walk, notes),
-            uplinks: list(root, "uplinks", walk, notes),
+            gateway: root.get("gateway").and_then(|node| part(node, notes)),
+            buses: list(root, "buses", notes),
+            clients: list(root, "clients", notes),
+            devices: list(root, "devices", notes),
+            uplinks: list(root, "uplinks", notes),
         }
     }
 
@@ -47,16 +64,29 @@ impl Parts {
     }
 }
 
-fn list<K, T>(root: &DeTable<'_>, name: &str, walk: &Walk<'_>, notes: &mut Vec<Note>) -> BTreeMap<K, T>
+/// Takes one key out of a tree, if it is there.
+fn remove(table: &mut DeTable<'_>, path: &[String]) {
+    match path {
+        [] => {}
+        [last] => {
+            table.remove(last.as_str());
+        }
+        [first, rest @ ..] => {
+            if let Some(DeValue::Table(inner)) = table.get_mut(first.as_str()).map(toml::Spanned::get_mut) {
+                remove(inner, rest);
+            }
+        }
+    }
+}
+
+fn list<K, T>(root: &DeTable<'_>, name: &str, notes: &mut Vec<Note>) -> BTreeMap<K, T>
 where
     K: TryFrom<String> + Ord,
     T: DeserializeOwned,
 {
-    let entries = entries(root, name).filter(|(key, _, _)| {
-        let path = vec![name.to_owned(), (*key).to_owned()];
-        !walk.broken.contains(&path)
-    });
-    entries.filter_map(|(key, _, node)| Some((K::try_from(key.to_owned()).ok()?, part(node, notes)?))).collect()
+    entries(root, name)
+        .filter_map(|(key, _, node)| Some((K::try_from(key.to_owned()).ok()?, part(node, notes)?)))
+        .collect()
 }
 
 /// The entries of one of the lists: name, the name's place, value.

@@ -13,6 +13,9 @@ use crate::south::profile::Profile;
 
 const HEAD: &str = include_str!("head.md");
 
+/// Longest pattern that is shown.
+const PATTERN_SHOWN_MAX: usize = 16;
+
 const PROFILES_HEAD: &str = "
 ## Profiles
 
@@ -76,14 +79,17 @@ impl<'a> Writer<'a> {
         let required: BTreeSet<&str> =
             schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         for (key, property) in properties {
+            let needed = required.contains(&**key);
             if self.is_table(property) {
-                tables.push(Section { path: below(key), schema: property });
+                tables.push((!needed, Section { path: below(key), schema: property }));
             }
             if !(section.path.is_empty() && self.is_table(property)) {
-                rows.push((!required.contains(&**key), self.row(key, property, required.contains(&**key))));
+                rows.push((!needed, self.row(key, property, needed)));
             }
         }
+        // What must be written stands first, then the order of the alphabet.
         rows.sort();
+        tables.sort_by_key(|(optional, _)| *optional);
         let first = definition.is_none_or(|name| self.told.insert(name.to_owned()));
         if !rows.is_empty() {
             self.heading(&section.path, section.schema, schema);
@@ -98,7 +104,7 @@ impl<'a> Writer<'a> {
             self.line("| key | type | default | meaning |\n|---|---|---|---|");
             rows.iter().for_each(|(_, row)| self.line(row));
         }
-        tables
+        tables.into_iter().map(|(_, table)| table).collect()
     }
 
     fn heading(&mut self, path: &[String], outer: &Value, inner: &Value) {
@@ -117,13 +123,14 @@ impl<'a> Writer<'a> {
             Some(Value::Object(_)) => "–".to_owned(),
             Some(value) => format!("`{value}`"),
         };
-        let cells = [format!("`{key}`"), self.kind(key, property), default, joined(meaning.unwrap_or(""))];
+        let meaning = format!("{}{}", joined(meaning.unwrap_or("")), self.word_meanings(schema));
+        let cells = [format!("`{key}`"), self.kind(key, property), default, meaning];
         format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
     }
 
     /// What a value looks like, in words.
     fn kind(&self, key: &str, property: &Value) -> String {
-        let (schema, _) = self.resolve(property);
+        let (schema, definition) = self.resolve(property);
         let words = self.words(schema);
         if !words.is_empty() {
             return format!("one of {}", words.join(", "));
@@ -141,7 +148,11 @@ impl<'a> Writer<'a> {
                 let inner = schema.get("items").map_or_else(|| "value".to_owned(), |items| self.kind(key, items));
                 format!("list: {inner}{}", range(schema, "minItems", "maxItems", " entries"))
             }
-            Some(&"object") => "table".to_owned(),
+            Some(&"object") => match (definition, entry_schema(schema)) {
+                (Some(name), _) => format!("[table](#{})", anchor(&name.to_lowercase())),
+                (None, Some(inner)) => format!("table: any key = {}", self.kind("", inner)),
+                (None, None) => "table".to_owned(),
+            },
             Some(&"string") => text_kind(key, schema),
             _ if schema.get("anyOf").is_some() || schema.get("oneOf").is_some() => {
                 let choices = ["anyOf", "oneOf"].iter().filter_map(|name| schema.get(*name)?.as_array());
@@ -150,6 +161,16 @@ impl<'a> Writer<'a> {
             }
             _ => "any value".to_owned(),
         }
+    }
+
+    /// What each word of an enumeration means, where the types say it.
+    fn word_meanings(&self, schema: &Value) -> String {
+        let choices = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+        let told = choices.filter_map(|choice| {
+            let word = choice.get("const")?.as_str()?;
+            Some(format!(" `{word}`: {}", joined(choice.get("description")?.as_str()?)))
+        });
+        told.collect()
     }
 
     fn words(&self, schema: &Value) -> Vec<String> {
@@ -216,8 +237,9 @@ fn text_kind(key: &str, schema: &Value) -> String {
     }
     match schema.get("pattern").and_then(Value::as_str) {
         Some(NAME_PATTERN) => "name".to_owned(),
-        Some(pattern) => format!("text like `{pattern}`"),
-        None => format!("text{}", range(schema, "minLength", "maxLength", " characters")),
+        // Longer patterns are for programs; the meaning says the same in words.
+        Some(pattern) if pattern.len() <= PATTERN_SHOWN_MAX => format!("text like `{pattern}`"),
+        _ => format!("text{}", range(schema, "minLength", "maxLength", " characters")),
     }
 }
 

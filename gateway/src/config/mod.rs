@@ -169,7 +169,7 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     let names = known.names.iter().map(String::as_str).collect();
     notes.extend(whole::references(view, &names));
     notes.extend(whole::limits(view, &parts, &known.profiles));
-    let (problems, claims) = whole::told(view, &parts);
+    let (problems, claims) = whole::told(view, &parts, &assemble::Parts::partial(&root, &walk));
     notes.extend(assemble::placed(problems, &root, &view.start()));
     notes.extend(whole::claims(view, claims));
     notes.extend(whole::warnings(view, &parts));

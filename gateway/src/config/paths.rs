@@ -48,6 +48,11 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
             out.extend(file_problem(&["buses", name.as_str(), "broker", "tls", key], file));
         }
     }
+    for (name, _) in settings.clients.iter().filter(|(_, client)| !client.certificate) {
+        let path = ["clients", name.as_str()];
+        let file = settings.gateway.secrets_dir.join(name.as_str());
+        out.extend(secret_problem(&path, &file, name.as_str()));
+    }
     for (name, UplinkTable::Mqtt(uplink)) in &settings.uplinks {
         let files = [
             ("password_file", &uplink.password_file),
@@ -63,6 +68,23 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         out.extend(uplink.filter.pseudonym_key_file.as_ref().and_then(|file| file_problem(&path, file)));
     }
     out
+}
+
+/// The password of a client at the broker lies in `secrets_dir`, in a file of the client's name.
+fn secret_problem(path: &[&str], file: &Path, client: &str) -> Option<Problem> {
+    match std::fs::metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let problem = Problem::warning(path, format!("client \"{client}\" has no password yet"));
+            Some(problem.hint(format!("gatehouse client add {client}")))
+        }
+        Ok(metadata) if metadata.permissions().mode() & OTHERS != 0 => {
+            let shown = file.display();
+            let problem = Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
+            Some(problem.hint(format!("chmod 640 {shown}")))
+        }
+        // Another user's secrets may well be closed to who runs the check.
+        _ => None,
+    }
 }
 
 fn file_problem(path: &[&str], file: &Path) -> Option<Problem> {
@@ -96,13 +118,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pw");
         let path = ["uplinks", "p", "mqtt", "password_file"];
+        let client = ["clients", "z2m"];
+        assert!(secret_problem(&client, &file, "z2m").unwrap().hint.unwrap().contains("client add z2m"));
         let missing = file_problem(&path, &file).unwrap();
         assert_eq!(missing.weight, Weight::Warning);
         write(&file, "x").unwrap();
         set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         assert!(file_problem(&path, &file).unwrap().message.contains("everybody"));
+        assert!(secret_problem(&client, &file, "z2m").unwrap().message.contains("everybody"));
         set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
         assert_eq!(file_problem(&path, &file), None);
+        assert_eq!(secret_problem(&client, &file, "z2m"), None);
         // A certificate is public.
         set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(file_problem(&["uplinks", "p", "mqtt", "cert_file"], &file), None);

@@ -24,9 +24,6 @@ const ALIKE_MIN: f64 = 0.8;
 /// Deepest `$ref` chain and nesting followed.
 const DEPTH_MAX: usize = 64;
 
-/// Levels of tables that are parts of their own: `[gateway]` and `[devices.ID]`.
-const PART_DEPTH: usize = 2;
-
 /// What the walk carries along.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
@@ -34,8 +31,8 @@ pub(super) struct Walk<'a> {
     /// Names that syntax mistakes took away: nobody calls them missing.
     pub(super) lost: &'a BTreeSet<String>,
     pub(super) notes: Vec<Note>,
-    /// Tables of the first [`PART_DEPTH`] levels that hold a mistake: nobody need deserialise them.
-    pub(super) broken: BTreeSet<Vec<String>>,
+    /// Paths of what is wrong, as deep as can be told: without them the rest of a part may still be read.
+    pub(super) bad: BTreeSet<Vec<String>>,
     patterns: BTreeMap<String, Option<regex::Regex>>,
     /// Tables above the current one: their path and schema.
     above: Vec<&'a Value>,
@@ -43,7 +40,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(schema: &'a Value, lost: &'a BTreeSet<String>) -> Self {
-        Self { schema, lost, notes: Vec::new(), broken: BTreeSet::new(), patterns: BTreeMap::new(), above: Vec::new() }
+        Self { schema, lost, notes: Vec::new(), bad: BTreeSet::new(), patterns: BTreeMap::new(), above: Vec::new() }
     }
 
     /// Checks a whole document. `span` is where it begins.
@@ -110,7 +107,7 @@ impl<'a> Walk<'a> {
         for (key, value) in table {
             let name: &str = key.get_ref();
             path.push(name.to_owned());
-            let found = self.notes.len();
+            let found = (self.notes.len(), self.bad.len());
             if let Some(schema) = properties.and_then(|properties| properties.get(name)) {
                 self.value(value, schema, path);
             } else if let Some((pattern, schema)) = patterns.and_then(|patterns| patterns.iter().next()) {
@@ -125,14 +122,18 @@ impl<'a> Walk<'a> {
                 self.notes.push(note);
                 meant.extend(suggestion);
             }
-            if self.notes.len() > found && path.len() <= PART_DEPTH {
-                self.broken.insert(path.clone());
+            if self.notes.len() > found.0 && self.bad.len() == found.1 {
+                self.bad.insert(path.clone());
             }
             path.pop();
         }
         self.above.pop();
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            if !table.contains_key(name) && !self.lost.contains(name) && !meant.contains(name) {
+            if table.contains_key(name) {
+                continue;
+            }
+            self.bad.insert(path.clone());
+            if !self.lost.contains(name) && !meant.contains(name) {
                 self.notes.push(self.missing(name, span, schema, path));
             }
         }

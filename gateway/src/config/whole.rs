@@ -91,10 +91,11 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
     notes
 }
 
-/// What the parts that could be read say of themselves, and of each other.
-pub(super) fn told(view: View<'_>, parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
-    let (mut problems, mut claims) = gateway(parts);
-    claims.extend(south(view, parts));
+/// What sound parts say of themselves and of each other, and what all claim, as far as they could be read.
+pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Problem>, Vec<Claim>) {
+    let (mut problems, _) = gateway(parts);
+    let (_, mut claims) = gateway(partial);
+    claims.extend(south(view, partial));
     problems.extend(clients(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
     (problems, claims)
