@@ -38,6 +38,12 @@ pub const POINTS_MAX: usize = 5_000;
 /// Rules.
 pub const RULES_MAX: usize = 1_000;
 
+/// Largest configuration file or profile: 5 000 devices at some 300 bytes, twice over.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Files of one configuration directory, and profiles of one profile directory.
+pub const CONFIG_FILES_MAX: usize = 256;
+
 /// Uplinks: each costs a connection, two cursors a class and a place in the ledger.
 pub const UPLINKS_MAX: usize = 8;
 

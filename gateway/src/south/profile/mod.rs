@@ -147,6 +147,7 @@ pub struct EventRule {
     pub rearm_s: Option<u32>,
     /// For `edge`: what the first message after a start of the gateway means.
     #[serde(default)]
+    #[schemars(extend("default" = "event"))]
     pub at_start: AtStart,
     /// The event that this one ends.
     pub clears: Option<String>,
