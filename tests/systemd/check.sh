@@ -18,7 +18,7 @@ fail() { echo "systemd check: $*" >&2; failures=$((failures + 1)); }
 # The daemon need not be installed here: any program stands for it.
 unit=$work/gatehouse.service
 sed 's#^ExecStart=/usr/bin/gatehouse #ExecStart=/bin/true #' "$units/gatehouse.service" > "$unit"
-grep -q '^ExecStart=/bin/true run --config /etc/gatehouse/' "$unit" || fail "ExecStart is not /usr/bin/gatehouse run --config /etc/gatehouse/…"
+grep -q '^ExecStart=/bin/true run --config /etc/gatehouse$' "$unit" || fail "ExecStart is not /usr/bin/gatehouse run --config /etc/gatehouse"
 # An unknown key is only a warning to verify: any word is a failure here.
 said=$(systemd-analyze verify --man=no "$unit" 2>&1) || fail "systemd-analyze verify fails"
 [ -z "$said" ] || fail "systemd-analyze verify says: $said"
@@ -58,8 +58,8 @@ systemd-tmpfiles --create --root="$work/root" "$units/tmpfiles.d/gatehouse.conf"
 } || fail "systemd-tmpfiles: $(cat "$work/said")"
 if [ "$(id -u)" = 0 ]; then
   user=$(sed -n 's/^gatehouse:[^:]*:\([0-9]*\):.*/\1/p' "$work/root/etc/passwd" 2>/dev/null || true)
-  modes=$(cd "$work/root/etc/gatehouse" 2>/dev/null && stat -c '%n %a %u' . profiles secrets | tr '\n' ';' || true)
-  [ "$modes" = ". 750 0;profiles 750 0;secrets 700 $user;" ] || fail "the configuration's directories are $modes"
+  modes=$(cd "$work/root/etc/gatehouse" 2>/dev/null && stat -c '%n %a %u' . profiles platform secrets | tr '\n' ';' || true)
+  [ "$modes" = ". 750 0;profiles 750 0;platform 750 0;secrets 700 $user;" ] || fail "the configuration's directories are $modes"
 fi
 if udevadm --help 2>/dev/null | grep -q '^ *verify '; then
   udevadm verify "$units/udev/99-gatehouse.rules" > "$work/said" 2>&1 || fail "udevadm verify: $(cat "$work/said")"
