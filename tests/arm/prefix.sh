@@ -21,12 +21,13 @@ for tool in apt-get dpkg-deb tar cc cargo; do
   command -v "$tool" >/dev/null || fail "$tool is missing"
 done
 
-# The mirror is the one that the machine's own apt uses; also for the suites it does not list.
+# The mirror is the one that the machine's own apt uses; also for the suites it does not list. Without --no-release-info
+# apt would name only what it has fetched, which on a new machine is nothing.
 mirror_of() { # the address of a repository directory, or nothing
-  apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n "s#/$1/\{0,1\}\$#/$1#p" | sort -u | head -n 1
+  apt-get indextargets --no-release-info --format '$(REPO_URI)' 2>/dev/null | sed -n "s#/$1/\{0,1\}\$#/$1#p" | sort -u | head -n 1
 }
-main=$(mirror_of debian)
-[ -n "$main" ] || fail "apt's sources name no Debian mirror"
+main=${DEBIAN_MIRROR:-$(mirror_of debian)}
+[ -n "$main" ] || fail "apt's sources name no address that ends in /debian: give it as DEBIAN_MIRROR"
 security=$(mirror_of debian-security)
 [ -n "$security" ] || security=${main%/debian}/debian-security
 
