@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# smoke.sh: `make arm`. Builds the aarch64 release binary and runs it under qemu-aarch64 against a native mosquitto.
+# smoke.sh [BINARY]: `make arm`. Builds the aarch64 release binary (or takes BINARY) and runs it under qemu-aarch64
+# against a native mosquitto.
 #
 # Shows, on ARM code: the configuration check; accounts; a press from a device to the platform; no acknowledged press
 # lost over kill -9 with the platform away; the journal's export agreeing with what the platform got; SIGTERM.
@@ -15,12 +16,18 @@ kills=3
 wait_s=60
 
 SECONDS=0
-"$here/build.sh" "$prefix"
+if [ $# -gt 0 ]; then
+  binary=$1
+  "$here/prefix.sh" "$prefix"
+else
+  binary=${ARM_TARGET_DIR:-$root/target/arm}/aarch64-unknown-linux-gnu/release/gatehouse
+  "$here/build.sh" "$prefix"
+  echo "arm: built in $SECONDS s"
+fi
 prefix=$(cd "$prefix" && pwd)
-binary=${ARM_TARGET_DIR:-$root/target/arm}/aarch64-unknown-linux-gnu/release/gatehouse
-echo "arm: built in $SECONDS s"
 
 work=$(mktemp -d)
+touch "$work/received" "$work/gateway.log"
 gateway='' platform='' subscriber=''
 stop() { # SIGNAL PID: ends one process of ours and waits for it
   [ -n "$2" ] || return 0
@@ -136,7 +143,6 @@ received_ids() {
   grep '/up/event/emergency ' "$work/received" | grep -o '"id":"[0-9a-f]*-event-[0-9]*"' | cut -d'"' -f4 | sort -u
 }
 received_at_least() { [ "$(received_ids | wc -l)" -ge "$1" ]; }
-touch "$work/received"
 
 # --- round trip
 start_platform
@@ -158,7 +164,8 @@ for ((round = 1; round <= kills; round++)); do
   done
   press &
   pressing=$!
-  sleep "0.0$((RANDOM % 90 + 10))"
+  printf -v pause '0.%03d' $((RANDOM % 50))
+  sleep "$pause"
   stop KILL "$gateway"
   tried=$((tried + 1))
   # Killed before its PUBACK, the press may be on disk or not; after it, it must be.
