@@ -9,6 +9,7 @@ pub mod platform_check;
 pub mod run;
 pub mod status;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -30,14 +31,13 @@ enum Command {
     /// Run the gateway until SIGTERM (运行网关).
     Run(ConfigArg),
     /// Check a configuration and report every mistake at once; opens nothing (检查配置).
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Show a small compound at work, with an outage, on this machine alone (演示).
     Demo(demo::Args),
     /// Ask the running gateway how it is (运行状态).
     Status(status::Args),
     /// Read the journal, also while the gateway runs (查看日志).
-    #[command(subcommand)]
-    Journal(journal::Command),
+    Journal(journal::Args),
     /// Add an MQTT client of the embedded broker, or give it a new secret (客户端账号).
     #[command(subcommand)]
     Client(client::Command),
@@ -56,8 +56,11 @@ pub struct ConfigArg {
 /// Exit codes: 0 done; 1 the command found or met something wrong and has said what.
 pub fn dispatch(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Check(args) => check::run(&args),
-        Command::Journal(command) => finish(journal::run(command)),
+        Command::Check(args) => match check::check(&args, &mut io::stdout().lock()) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => finish(Err(error.into())),
+        },
+        Command::Journal(args) => finish(journal::run(args, &mut io::stdout().lock())),
         Command::Client(command) => finish(client::run(command)),
         Command::Run(config) => {
             logging::init();
@@ -68,13 +71,8 @@ pub fn dispatch(cli: Cli) -> ExitCode {
             finish(block_on(demo::run(args)))
         }
         Command::Status(args) => finish(block_on(status::run(args))),
-        Command::PlatformCheck(args) => match block_on(platform_check::run(args)) {
-            Ok(code) => code,
-            Err(error) => {
-                say(&error);
-                ExitCode::from(2)
-            }
-        },
+        Command::PlatformCheck(args) => block_on(async { Ok(platform_check::run(args).await) })
+            .unwrap_or_else(|error| finish(Err(error))),
     }
 }
 
