@@ -26,7 +26,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let socket = match args.socket {
         Some(socket) => socket,
-        None => config::load(&args.config.config)?.socket(),
+        None => config::load(&args.config.config)?.settings.gateway.socket(),
     };
     match ask(&socket, &Question::Status).await? {
         Answer::Status(status) if args.json => println!("{}", serde_json::to_string_pretty(&status)?),
