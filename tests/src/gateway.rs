@@ -363,7 +363,8 @@ impl Gateway {
 
     /// The journal's records as `gatehouse journal export` gives them.
     pub fn journal(&self) -> Vec<Value> {
-        let output = self.gatehouse(&["journal", "export"]);
+        let folder = self.data_dir();
+        let output = command(&["journal", "export", "--data-dir", folder.to_str().unwrap()]);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "export failed: {}", String::from_utf8_lossy(&output.stderr));
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
