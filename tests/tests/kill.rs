@@ -48,15 +48,13 @@ impl Ledger {
         while Instant::now() < until {
             let press = again.next().unwrap_or_else(|| {
                 self.next += 1;
-                (self.next, BUTTONS[usize::from(self.next % 3 == 0)])
+                (self.next, BUTTONS[usize::from(self.next.is_multiple_of(3))])
             });
-            match device.send(&topic(press.1), &press_body(press.0), 1).await {
-                Ok(id) => on_the_way.push((id, press)),
-                Err(_) => {
-                    self.pending.push(press);
-                    break;
-                }
-            }
+            let Ok(id) = device.send(&topic(press.1), &press_body(press.0), 1).await else {
+                self.pending.push(press);
+                break;
+            };
+            on_the_way.push((id, press));
             if on_the_way.len() >= WINDOW {
                 let (id, oldest) = on_the_way[0];
                 match device.acked(id, Duration::from_secs(10)).await {

@@ -94,7 +94,7 @@ async fn follow(page: &str) {
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut shell = Process::spawn(page, &mut command, &folder.path().join("log"));
     let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
-    let status = shell.wait(Duration::from_secs(120)).await;
+    let status = shell.wait(Duration::from_mins(2)).await;
     // What the page starts in the background belongs to the same group.
     kill_process_group(group, Signal::TERM).ok();
 
