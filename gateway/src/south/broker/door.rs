@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::frames::{Frames, connect_length};
+use super::frames::{Frames, ask_for_clean_session, connect_length};
 use super::tls::common_name;
 use super::visits::{Stage, Visit, Visits};
 use crate::model::ids::BusName;
@@ -286,6 +286,7 @@ async fn read_connect<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(BytesMut,
         if let Some(behind) = bytes.get(length..) {
             let mut frames = Frames::default();
             frames.feed(behind).map_err(Ended::Because)?;
+            ask_for_clean_session(&mut bytes);
             return Ok((bytes, frames));
         }
     }

@@ -108,6 +108,20 @@ pub(super) fn connect_length(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
+/// Marks a CONNECT that [`connect_length`] has accepted as one for a clean session. A kept session would be taken over
+/// with what still waits in it, and a command for a door would arrive late; "session present" 0 tells the client.
+pub(super) fn ask_for_clean_session(connect: &mut [u8]) {
+    /// 3.1.2.4: bit 1 of the connect flags; in MQTT 5 Clean Start.
+    const CLEAN: u8 = 0x02;
+    let length_bytes = connect.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count().saturating_add(1);
+    let body = connect.get_mut(length_bytes.saturating_add(1)..).unwrap_or_default();
+    let name_bytes = usize::from(body.get(1).copied().unwrap_or_default());
+    // After the name and its length stands the level, then the flags.
+    if let Some(flags) = body.get_mut(name_bytes.saturating_add(3)) {
+        *flags |= CLEAN;
+    }
+}
+
 /// The protocol's name stands first: "MQTT" (3.1.1 and 5) or "MQIsdp" (3.1).
 fn check_name(body: &[u8], length: usize) -> Result<(), Refusal> {
     let names: [&[u8]; 2] = [b"\x00\x04MQTT", b"\x00\x06MQIsdp"];
@@ -151,6 +165,23 @@ mod tests {
         assert_eq!(Frames::default().feed(b"\x30\xff\xff\xff\xff\x7f"), Err(Refusal::PayloadTooLarge));
         for answer in [0x00_u8, 0x10, 0x20, 0x90, 0xb0, 0xd0] {
             assert_eq!(Frames::default().feed(&[answer, 0]), Err(Refusal::NotMqtt), "{answer:#x}");
+        }
+    }
+
+    #[test]
+    fn every_session_is_asked_for_clean() {
+        for (connect, flags) in [
+            (b"\x10\x0d\x00\x04MQTT\x04\xc0\x00\x3c\x00\x01a".to_vec(), 9),
+            (b"\x10\x8d\x00\x00\x06MQIsdp\x03\xc0\x00\x3c".to_vec(), 12),
+        ] {
+            let mut changed = connect.clone();
+            ask_for_clean_session(&mut changed);
+            let mut expected = connect;
+            expected[flags] = 0xc2;
+            assert_eq!(changed, expected);
+        }
+        for short in [b"".as_slice(), b"\x10", b"\x10\x01\x00"] {
+            ask_for_clean_session(&mut short.to_vec());
         }
     }
 

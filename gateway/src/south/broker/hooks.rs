@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rmqtt::codec::error::DecodeError;
 use rmqtt::codec::v5::PublishAckReason;
 use rmqtt::fitter::{DefaultFitter, Fitter, FitterManager};
 use rmqtt::hook::{Handler, HookResult, Parameter, Register, ReturnType, Type};
@@ -87,7 +88,7 @@ impl Inside {
         let Some(account) = self.accounts.of_client_id(&id.client_id) else { return };
         tracing::info!(client = %account.name, %reason, "disconnected");
         // Frames that are no MQTT inside: the door sees only where they begin and end.
-        if let Reason::MqttError(MqttError::Decode(_) | MqttError::Protocol(_)) | Reason::ProtocolError(_) = reason {
+        if is_no_mqtt(reason) {
             self.line.count(account, Refusal::NotMqtt);
         }
         self.set_present(id.remote_addr, None);
@@ -139,6 +140,31 @@ impl Inside {
         }
     }
 }
+
+/// Whether a session ended because its frames could not be read.
+fn is_no_mqtt(reason: &Reason) -> bool {
+    match reason {
+        Reason::MqttError(MqttError::Decode(_) | MqttError::Protocol(_)) | Reason::ProtocolError(_) => true,
+        Reason::Reasons(reasons) => reasons.iter().any(is_no_mqtt),
+        // rmqtt keeps only the text of its codec's errors.
+        Reason::Error(text) => UNREADABLE.iter().any(|error| **text == error.to_string()),
+        _ => false,
+    }
+}
+
+/// What its codec says of frames that it cannot read.
+const UNREADABLE: [DecodeError; 10] = [
+    DecodeError::InvalidProtocol,
+    DecodeError::InvalidLength,
+    DecodeError::MalformedPacket,
+    DecodeError::UnsupportedProtocolLevel,
+    DecodeError::InvalidClientId,
+    DecodeError::UnsupportedPacketType,
+    DecodeError::PacketIdRequired,
+    DecodeError::InvalidTopicFilter,
+    DecodeError::InvalidTopicName,
+    DecodeError::Utf8Error,
+];
 
 fn denied() -> SubscribeAclResult {
     SubscribeAclResult::new_failure(rmqtt::codec::v5::SubscribeAckReason::NotAuthorized)
