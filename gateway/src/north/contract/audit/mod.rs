@@ -303,7 +303,11 @@ impl Auditor {
         let late_ms = self.options.late_ms;
         let late = arrival.age_ms.filter(|age| fresh && !arrival.replay && *age > late_ms);
         if let Some(age) = late {
-            self.find(seen, FindingKind::Late, format!("{} was {age} ms old in the live stream", arrival.id()));
+            self.find(
+                seen,
+                FindingKind::Late,
+                format!("{} was {age} ms old in the live stream", arrival.id()),
+            );
         }
         fresh
     }

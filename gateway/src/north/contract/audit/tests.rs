@@ -248,7 +248,9 @@ fn a_forked_epoch_begins_in_the_middle_without_a_hole() {
 #[test]
 fn carriage_is_checked() {
     let mut platform = Platform::new(true);
-    let good = f::framed(&platform.view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
+    let good =
+        f::framed(&platform.view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame))
+            .unwrap();
     platform.auditor.take(&good.topic, &good.payload, true, 0);
     assert_eq!(platform.found(), [FindingKind::RetainFlag]);
 
@@ -269,7 +271,8 @@ fn carriage_is_checked() {
 #[test]
 fn what_breaks_the_schema_or_contradicts_itself_is_found() {
     let view = View::open(&f::uplink());
-    let good = f::framed(&view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
+    let good =
+        f::framed(&view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
     let text = String::from_utf8(good.payload.to_vec()).unwrap();
     let cases = [
         (text.replace("\"sequence\":\"0000000000000001\"", "\"sequence\":1"), FindingKind::Schema),
@@ -281,7 +284,10 @@ fn what_breaks_the_schema_or_contradicts_itself_is_found() {
         (text.replace("\"test\":false", "\"test\":true"), FindingKind::Contradiction),
         (text.replace("\"emergency\",\"name\"", "\"fire\",\"name\""), FindingKind::Contradiction),
         (text.replace("-event-1\"", "-event-2\""), FindingKind::Contradiction),
-        (text.replace("\"previous\":\"0000000000000000\"", "\"previous\":\"0000000000000001\""), FindingKind::Contradiction),
+        (
+            text.replace("\"previous\":\"0000000000000000\"", "\"previous\":\"0000000000000001\""),
+            FindingKind::Contradiction,
+        ),
     ];
     for (bad, kind) in cases {
         assert_ne!(bad, text, "the case changes nothing");

@@ -209,7 +209,10 @@ impl Gateway {
                 return Vec::new();
             }
             let highest = highest.unwrap_or_default();
-            return vec![(FindingKind::ConnBackwards, format!("{said:?} after {highest:?} of epoch {}", state.epoch))];
+            return vec![(
+                FindingKind::ConnBackwards,
+                format!("{said:?} after {highest:?} of epoch {}", state.epoch),
+            )];
         }
         if highest == Some(said) {
             return Vec::new();

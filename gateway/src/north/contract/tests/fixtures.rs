@@ -196,7 +196,11 @@ pub(in crate::north::contract) fn pseudonymous() -> View {
 }
 
 /// Calls `with` with a frame at `now`.
-pub(in crate::north::contract) fn framed<T>(view: &View, now: &Stamp, with: impl FnOnce(&Frame<'_>) -> T) -> T {
+pub(in crate::north::contract) fn framed<T>(
+    view: &View,
+    now: &Stamp,
+    with: impl FnOnce(&Frame<'_>) -> T,
+) -> T {
     let topics = topics();
     with(&Frame { topics: &topics, compound: COMPOUND, now, view })
 }
