@@ -79,7 +79,7 @@ pub(in crate::north::contract) fn press() -> Event {
 }
 
 pub(in crate::north::contract) fn record(seq: u64, at: Stamp, body: Body) -> Record {
-    Record { pos: seq * 10, epoch: EPOCH, class: body.class(), seq, at, test: false, body }
+    Record { pos: seq, epoch: EPOCH, class: body.class(), seq, at, test: false, body }
 }
 
 pub(in crate::north::contract) fn event(seq: u64, later_ms: u64) -> Record {
