@@ -39,7 +39,7 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// Exit code: 0 nothing to report, 1 findings, 2 could not listen or heard nothing.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The broker: mqtt://host:1883, mqtts://host:8883, `ws://host:80/mqtt` or `wss://host:443/mqtt`.
+    /// The broker: `mqtt://host:1883`, `mqtts://host:8883`, `ws://host:80/mqtt` or `wss://host:443/mqtt`.
     #[arg(long, value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
     pub url: String,
     /// First levels of every topic.
@@ -211,7 +211,7 @@ fn show(args: &Args, outcome: &Outcome) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(outcome)?)?;
-    } else {
+    } else if outcome.report.messages > 0 {
         write!(out, "{}", outcome.report)?;
     }
     if outcome.interruptions > 0 {
@@ -375,8 +375,8 @@ mod tests {
     #[test]
     fn times_are_read() {
         assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(span("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(span("2h"), Ok(Duration::from_secs(7_200)));
+        assert_eq!(span("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(span("2h"), Ok(Duration::from_hours(2)));
         assert_eq!(span("5"), Ok(Duration::from_secs(5)));
         for bad in ["", "s", "-1s", "1d", "1.5h", "99999999999999999999h", "18446744073709551615h"] {
             assert!(span(bad).is_err(), "{bad:?} was taken");

@@ -243,10 +243,10 @@ impl Auditor {
         }
         let content = digest(&[message.get("data"), message.get("bootid"), message.get("monotonic")]);
         let arrival = Arrival::of(&record, class, content);
-        if seen.topic.kind == UpKind::Ledger {
-            if let Ok(gap) = serde_json::from_value::<wire::Gap>(record.data.clone()) {
-                self.gateway(seen).explained(&record.epoch, &name_of(&gap.class), gap.from.0, gap.to.0);
-            }
+        if seen.topic.kind == UpKind::Ledger
+            && let Ok(gap) = serde_json::from_value::<wire::Gap>(record.data.clone())
+        {
+            self.gateway(seen).explained(&record.epoch, &name_of(&gap.class), gap.from.0, gap.to.0);
         }
         self.arrived(seen, &arrival);
     }

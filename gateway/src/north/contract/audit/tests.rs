@@ -312,10 +312,14 @@ fn a_snapshot_without_all_its_pages_is_found() {
         f::framed(&View::open(&f::uplink()), &f::stamp(0), |frame| snapshot_pages(&snapshot, frame))
     };
     assert!(pages(1).len() > 2);
-    pages(1).iter().for_each(|page| platform.hear(page));
+    for page in pages(1) {
+        platform.hear(&page);
+    }
     pages(2).iter().skip(1).for_each(|page| platform.hear(page));
     assert!(platform.found().is_empty());
-    pages(3).iter().for_each(|page| platform.hear(page));
+    for page in pages(3) {
+        platform.hear(&page);
+    }
     assert_eq!(platform.found(), [FindingKind::SnapshotIncomplete]);
 }
 

@@ -154,7 +154,7 @@ impl Numbering {
 #[derive(Debug, Default)]
 struct Pages {
     name: String,
-    pages: u32,
+    count: u32,
     came: BTreeSet<u32>,
 }
 
@@ -258,13 +258,13 @@ impl Gateway {
         let pages = self.snapshots.entry(page.test).or_default();
         let mut wrong = None;
         if pages.name != name {
-            let missing = pages.pages.saturating_sub(u32::try_from(pages.came.len()).unwrap_or(u32::MAX));
+            let missing = pages.count.saturating_sub(u32::try_from(pages.came.len()).unwrap_or(u32::MAX));
             if missing > 0 {
-                wrong = Some(format!("{missing} of {} pages of {} never came", pages.pages, pages.name));
+                wrong = Some(format!("{missing} of {} pages of {} never came", pages.count, pages.name));
             }
-            *pages = Pages { name, pages: page.data.pages, came: BTreeSet::new() };
+            *pages = Pages { name, count: page.data.pages, came: BTreeSet::new() };
         }
-        if page.data.pages != pages.pages || !(1..=pages.pages).contains(&page.data.page) {
+        if page.data.pages != pages.count || !(1..=pages.count).contains(&page.data.page) {
             return Some(format!("page {} of {} in {}", page.data.page, page.data.pages, pages.name));
         }
         pages.came.insert(page.data.page);

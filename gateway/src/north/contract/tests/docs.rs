@@ -1,4 +1,4 @@
-//! docs/platform/ is what the types say: a stale file fails, and UPDATE_DOCS=1 writes it anew.
+//! docs/platform/ is what the types say: a stale file fails, and `UPDATE_DOCS=1` writes it anew.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ pub(super) fn assert_valid(kind: &Kind, message: &Value, whence: &str) {
     }
 }
 
-/// Blocks fenced as ```json NAME, with their line.
+/// Blocks fenced as json with the name of a message behind it, with their line.
 fn examples(text: &str) -> Vec<(usize, String, String)> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();

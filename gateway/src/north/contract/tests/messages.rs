@@ -388,7 +388,7 @@ fn the_age_of_a_command_is_judged_by_the_clock_it_names() {
     assert_eq!(wall(-60_001).lease(&now), Lease::Future { by_ms: 60_001 });
     assert_eq!(
         issued(Issued::Wall { ms: i64::MIN }).lease(&now),
-        Lease::Expired { age_ms: Some(u64::MAX / 2 + 1 + now.wall_ms as u64) }
+        Lease::Expired { age_ms: Some(u64::MAX / 2 + 1 + now.wall_ms.unsigned_abs()) }
     );
     let mut unset = now.clone();
     unset.trust = ClockTrust::None;
