@@ -246,6 +246,21 @@ fn a_forked_epoch_begins_in_the_middle_without_a_hole() {
 }
 
 #[test]
+fn what_a_forked_journal_still_owes_is_no_hole() {
+    let mut platform = Platform::new(true);
+    (1..=3).for_each(|seq| platform.event(seq, seq - 1));
+    platform.event(6, 5);
+    assert_eq!(platform.auditor.report().missing, 2);
+    let forked = StateData { epoch: Epoch(77), ..connected(9, 6, &[(4, 5)]) };
+    platform.state(&forked);
+    let report = platform.auditor.report();
+    assert_eq!((report.missing, report.count(FindingKind::Hole)), (0, 0), "{report}");
+    // Its next state withdraws them.
+    platform.state(&StateData { rev: 1, epoch: Epoch(77), ..connected(9, 6, &[]) });
+    assert_eq!(platform.found(), [FindingKind::Hole]);
+}
+
+#[test]
 fn carriage_is_checked() {
     let mut platform = Platform::new(true);
     let good =

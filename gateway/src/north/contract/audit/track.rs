@@ -231,7 +231,20 @@ impl Gateway {
         // What stood on the topic when listening began may be old: its pending ranges excuse, and promise nothing.
         let expected = from_start || !first;
         for (class, progress) in &state.data.classes {
-            self.numbering(&state.epoch, class).announce(progress, expected, from_start);
+            // Before the first record of a later epoch nobody can say whether its numbers begin anew or go on.
+            let another = self.numberings.keys().any(|(epoch, name)| *epoch != state.epoch && name == class);
+            let numbering = self.numbering(&state.epoch, class);
+            let placed = !another || numbering.report.records > 0;
+            numbering.announce(progress, expected && placed, from_start && placed);
+            // A forked journal goes on numbering: its ranges reach back into the epoch before, where they excuse only.
+            let pending = numbering.pending.clone();
+            let earlier = self
+                .numberings
+                .iter_mut()
+                .filter(|((epoch, name), _)| *epoch != state.epoch && name == class);
+            for (_, earlier) in earlier {
+                earlier.pending = pending.clone();
+            }
         }
         if state.data.online { self.spoke(&state.bootid) } else { Vec::new() }
     }
