@@ -1,17 +1,42 @@
 //! The configuration: reads files, collects every mistake with its place, assembles what the parts need.
+//!
+//! [`load`] opens nothing but the configuration's own files and profiles: no socket, no port, no journal. A text goes
+//! through `syntax` (a tree with places, going on after each slip), `schema` (the tree against the types' JSON
+//! Schema), `assemble` (each part into its own type) and `whole` (what must fit between parts); each adds its notes,
+//! and `report` tells them all at once.
+
+mod assemble;
+mod docs;
+mod paths;
+mod profiles;
+mod read;
+mod report;
+mod scalar;
+mod schema;
+mod source;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod uplinks;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::ids::{BusName, ClientName, DeviceId, GatewayName, UplinkName};
+use crate::model::ids::{BusName, ClientName, DeviceId, GatewayName, ProfileName, UplinkName};
 use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
+use crate::south::profile::Profile;
+
+pub use docs::markdown;
+pub use report::{Also, FINDINGS_MAX, Finding, Report};
+pub use source::Position;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -56,7 +81,7 @@ pub struct GatewayConfig {
     /// Directory of further profiles. A relative path starts at the configuration file.
     pub profiles_dir: Option<PathBuf>,
     /// Address of `/metrics` and `/healthz`, loopback only; none if not given.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub http: Option<SocketAddr>,
 }
 
@@ -74,6 +99,97 @@ pub enum BusConfig {
 pub enum UplinkTable {
     /// A platform reached by MQTT 5.
     Mqtt(UplinkConfig),
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Its paths are absolute.
+    pub settings: Settings,
+    /// Every profile that devices may name: the shipped ones, and those of `profiles_dir`, which go first.
+    pub profiles: BTreeMap<ProfileName, Profile>,
+    /// Where relative paths start.
+    pub base_dir: PathBuf,
+    /// What a person should know all the same.
+    pub warnings: Report,
+}
+
+/// Reads a configuration: one file, or all `*.toml` files of a directory.
+///
+/// # Errors
+/// A report of everything that is wrong, or of what could not be read.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    let mut texts = read::Texts::default();
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base_dir = if path.is_dir() {
+        match read::listing(path) {
+            Ok(files) if files.is_empty() => {
+                texts.unreadable.push(format!("there is no *.toml file in {}", path.display()));
+            }
+            Ok(files) => {
+                for file in files {
+                    texts.read(&file);
+                }
+            }
+            Err(reason) => texts.unreadable.push(reason),
+        }
+        absolute
+    } else {
+        texts.read(path);
+        absolute.parent().map_or_else(PathBuf::new, Path::to_owned)
+    };
+    if !texts.unreadable.is_empty() {
+        return Err(Report::new(texts.notes, &texts.sources, texts.unreadable));
+    }
+    examine(texts, &base_dir, true)
+}
+
+/// Checks the bytes of one configuration file without touching any file: for tests and fuzzing.
+pub fn check_bytes(name: &str, bytes: &[u8]) -> Report {
+    let mut texts = read::Texts::default();
+    texts.add(name, bytes.to_owned());
+    match examine(texts, Path::new("/nonexistent"), false) {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => report,
+    }
+}
+
+/// Everything after reading. `files` says whether files that the configuration names may be looked at.
+fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loaded, Report> {
+    let mut notes = std::mem::take(&mut texts.notes);
+    let root = texts.joined(&mut notes);
+    let schema = schemars::schema_for!(Settings).to_value();
+    let mut walk = schema::Walk::new(&schema, &texts.lost);
+    walk.document(&root, 0..1);
+    notes.append(&mut walk.notes);
+    let parts = assemble::Parts::read(&root, &walk, &mut notes);
+    let mut described = read::Texts::following(&texts);
+    let known = profiles::read(&root, base_dir, files, &mut described, &mut notes);
+    let view = whole::View { root: &root, lost: &texts.lost, start: 0 };
+    let names = known.names.iter().map(String::as_str).collect();
+    notes.extend(whole::references(view, &names));
+    notes.extend(whole::limits(view, &parts, &known.profiles));
+    let (problems, claims) = whole::told(view, &parts, &assemble::Parts::partial(&root, &walk));
+    notes.extend(assemble::placed(problems, &root, &view.start()));
+    notes.extend(whole::claims(view, claims));
+    notes.extend(whole::warnings(view, &parts));
+    let mut settings = parts.settings();
+    if let Some(settings) = &mut settings {
+        paths::resolve(settings, base_dir);
+        if files {
+            notes.extend(assemble::placed(paths::problems(settings), &root, &view.start()));
+        }
+    }
+    let mut sources = texts.sources;
+    sources.append(described.sources);
+    let report = Report::new(notes, &sources, described.unreadable);
+    match settings {
+        Some(settings) if report.clean() => {
+            let base_dir = base_dir.to_owned();
+            Ok(Loaded { settings, profiles: known.profiles, base_dir, warnings: report })
+        }
+        _ => Err(report),
+    }
 }
 
 fn default_data_dir() -> PathBuf {

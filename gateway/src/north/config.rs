@@ -33,6 +33,7 @@ pub struct UplinkConfig {
     pub key_file: Option<PathBuf>,
     /// When a record counts as delivered.
     #[serde(default)]
+    #[schemars(extend("default" = "broker"))]
     pub delivery: Delivery,
     /// What this platform may see (数据共享清单).
     #[serde(default)]

@@ -13,7 +13,7 @@ use crate::model::ids::BusName;
 #[serde(deny_unknown_fields)]
 pub struct BrokerConfig {
     /// Address for MQTT with user name and password, for example "0.0.0.0:1883".
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub listen: Option<SocketAddr>,
     /// Listener for clients with certificates, on a port of its own.
     pub tls: Option<BrokerTls>,
@@ -36,7 +36,7 @@ pub struct BrokerConfig {
 #[serde(deny_unknown_fields)]
 pub struct BrokerTls {
     /// Address, for example "0.0.0.0:8883".
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ip-and-port"))]
     pub listen: SocketAddr,
     /// The broker's certificate chain, PEM.
     pub cert_file: PathBuf,

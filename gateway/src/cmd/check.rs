@@ -1,0 +1,124 @@
+//! `gatehouse check PATH`: every mistake of a configuration at once. Opens no port, no socket and no journal.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::config;
+
+/// Nothing is wrong; there may be warnings.
+pub const CLEAN: u8 = 0;
+/// There are mistakes; with `--strict` also warnings.
+pub const MISTAKES: u8 = 1;
+/// A file or directory could not be read.
+pub const UNREADABLE: u8 = 2;
+
+/// Checks a configuration and reports every mistake with file, line and column.
+///
+/// Opens no port and changes nothing. Exit code: 0 nothing wrong (warnings are allowed), 1 mistakes, 2 unreadable.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// A configuration file, or a directory of *.toml files.
+    #[arg(default_value = "/etc/gatehouse/gatehouse.toml")]
+    pub path: PathBuf,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Take warnings for mistakes.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// For a person or for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Checks, reports to `out`, and returns the exit code.
+///
+/// # Errors
+/// The report could not be written.
+pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
+    let (report, sum) = match config::load(&args.path) {
+        Ok(loaded) => {
+            let settings = &loaded.settings;
+            let sum = format!(
+                "{}: {} devices, {} clients, {} buses, {} uplinks: no mistakes",
+                args.path.display(),
+                settings.devices.len(),
+                settings.clients.len(),
+                settings.buses.len(),
+                settings.uplinks.len(),
+            );
+            (loaded.warnings, Some(sum))
+        }
+        Err(report) => (report, None),
+    };
+    match args.format {
+        Format::Json => writeln!(out, "{:#}", report.json())?,
+        Format::Text => {
+            write!(out, "{}", report.text())?;
+            if let Some(sum) = sum {
+                writeln!(out, "{sum}")?;
+            }
+        }
+    }
+    Ok(if report.unreadable() {
+        UNREADABLE
+    } else if report.mistakes() > 0 || (args.strict && report.warnings() > 0) {
+        MISTAKES
+    } else {
+        CLEAN
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str, format: Format, strict: bool) -> (u8, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gatehouse.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut out = Vec::new();
+        let code = check(&CheckArgs { path, format, strict }, &mut out).unwrap();
+        (code, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_exit_code_tells_mistakes_from_warnings() {
+        let bare = "[gateway]\nname = \"g\"\ncompound = \"c\"\n";
+        let (code, text) = checked(bare, Format::Text, false);
+        assert_eq!(code, CLEAN, "{text}");
+        assert!(text.contains("warning: there is no uplink") && text.ends_with("no mistakes\n"), "{text}");
+        assert_eq!(checked(bare, Format::Text, true).0, MISTAKES);
+        assert_eq!(checked("[gateway]\n", Format::Text, false).0, MISTAKES);
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_a_code_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, said) in [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")] {
+            let mut out = Vec::new();
+            let code = check(&CheckArgs { path, format: Format::Text, strict: false }, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(code, UNREADABLE, "{text}");
+            assert!(text.contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_gets_the_same() {
+        let (code, text) = checked("[gatway]\n", Format::Json, false);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(code, MISTAKES);
+        assert_eq!(json["ok"], false);
+        let first = &json["findings"][0];
+        let error = json["findings"].as_array().unwrap().iter().find(|found| found["weight"] == "error").unwrap();
+        assert_eq!((&error["line"], &error["column"]), (&1.into(), &2.into()), "{first}");
+        assert_eq!(error["hint"], "did you mean `gateway`?");
+    }
+}
