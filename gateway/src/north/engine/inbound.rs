@@ -14,8 +14,8 @@ use super::ranges::RangeSet;
 use super::stream::{FlightState, Kind, Pause};
 use super::verdict::{Verdict, code_text};
 use super::{
-    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish, Purpose,
-    REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Underway, Up,
+    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish,
+    Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Underway, Up,
 };
 
 /// A connection that ended sooner without any PUBACK does not count as the end of an outage.
@@ -171,7 +171,8 @@ impl Engine {
         let Some(line) = self.lines.get_mut(&class) else { return };
         let stream = line.stream(kind);
         let orphans = stream.go_back(token);
-        let (since_ms, failures) = stream.pause.map_or((now_ms, 0), |pause| (pause.since_ms, pause.failures + 1));
+        let (since_ms, failures) =
+            stream.pause.map_or((now_ms, 0), |pause| (pause.since_ms, pause.failures + 1));
         let until_ms = now_ms + delay_ms(PAUSE_MS, PAUSE_MAX_MS, failures, &mut self.rng);
         stream.pause = Some(Pause { since_ms, until_ms, failures, probe: None });
         self.orphan(&orphans);
@@ -263,7 +264,8 @@ impl Engine {
         let before = line.aside.len();
         if self.heads.get(&class).is_some_and(|head| head.epoch == epoch) {
             // A record tried again is stored when a later receipt of its class reaches beyond it.
-            line.aside.retain(|&seq, aside| !(matches!(aside.state, AsideState::Acked { .. }) && seq <= upto));
+            line.aside
+                .retain(|&seq, aside| !(matches!(aside.state, AsideState::Acked { .. }) && seq <= upto));
         }
         let delivered = count as u64 + (before - line.aside.len()) as u64;
         *self.tally.delivered.entry(class).or_default() += delivered;

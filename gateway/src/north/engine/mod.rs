@@ -154,8 +154,15 @@ pub struct Tally {
 enum Purpose {
     State,
     Snapshot,
-    Records { class: Class, kind: Kind },
-    Aside { class: Class, seq: Seq, gap: bool },
+    Records {
+        class: Class,
+        kind: Kind,
+    },
+    Aside {
+        class: Class,
+        seq: Seq,
+        gap: bool,
+    },
     /// Its meaning was lost when its stream went back; only its place in the window counts.
     Orphan,
 }
@@ -195,7 +202,9 @@ struct Up {
 #[derive(Debug)]
 enum Phase {
     /// Since when, if this process saw it.
-    Down { since_ms: Option<u64> },
+    Down {
+        since_ms: Option<u64>,
+    },
     Up(Box<Up>),
 }
 

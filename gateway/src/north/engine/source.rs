@@ -38,7 +38,7 @@ pub trait Source {
         bytes_max: usize,
     ) -> Result<Vec<Read>, SourceError>;
 
-    /// The highest number in `not_below..below` whose record satisfies `sees`.
+    /// The highest number in `not_below..below` whose record satisfies `sees` or cannot be read.
     fn last_before(
         &mut self,
         class: Class,
@@ -47,8 +47,8 @@ pub trait Source {
         sees: &dyn Fn(&Record) -> bool,
     ) -> Result<Option<Seq>, SourceError>;
 
-    /// The first number of `class` that belongs to `epoch`.
-    fn epoch_start(&mut self, class: Class, epoch: Epoch) -> Result<Seq, SourceError>;
+    /// The first number of the epoch that the record `seq` belongs to.
+    fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError>;
 }
 
 /// A message ready to be published at QoS 1.
@@ -83,7 +83,13 @@ pub struct Standing {
 pub trait Wording: Send + Debug {
     fn sees(&self, record: &Record) -> bool;
 
-    fn record(&self, record: &Record, previous: Seq, replay: bool, now: &Stamp) -> Result<Outgoing, Unsendable>;
+    fn record(
+        &self,
+        record: &Record,
+        previous: Seq,
+        replay: bool,
+        now: &Stamp,
+    ) -> Result<Outgoing, Unsendable>;
 
     /// As many of `records` as fit one message, from the first; says how many.
     fn telemetry(

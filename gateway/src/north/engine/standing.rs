@@ -69,8 +69,12 @@ impl Engine {
             .map(|(&class, line)| (class, line.backlog.left(false).as_slice().to_vec()))
             .filter(|(_, ranges)| !ranges.is_empty())
             .collect();
-        let heads =
-            self.heads.iter().filter(|(class, _)| self.lines.contains_key(class)).map(|(&c, &h)| (c, h)).collect();
+        let heads = self
+            .heads
+            .iter()
+            .filter(|(class, _)| self.lines.contains_key(class))
+            .map(|(&c, &h)| (c, h))
+            .collect();
         Standing { conn, online, graceful, epoch, pending, heads }
     }
 
@@ -312,9 +316,7 @@ impl Engine {
             return Some(format!("{trouble}; look at the journal's own trouble"));
         }
         if let Some(code) = &self.state_refused {
-            return Some(format!(
-                "the broker refuses up/state ({code}); grant this client to write …/up/#"
-            ));
+            return Some(format!("the broker refuses up/state ({code}); grant this client to write …/up/#"));
         }
         if let Some(topic) = self.nobody.values().next() {
             return Some(format!(
@@ -333,7 +335,8 @@ impl Engine {
 
     /// What is not delivered, per class.
     pub fn pending(&self) -> BTreeMap<Class, PendingStatus> {
-        let status = |line: &Line| PendingStatus { records: line.pending(), set_aside: line.aside.len() as u64 };
+        let status =
+            |line: &Line| PendingStatus { records: line.pending(), set_aside: line.aside.len() as u64 };
         self.lines.iter().map(|(&class, line)| (class, status(line))).collect()
     }
 }
