@@ -7,9 +7,10 @@ use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Body, Class, GapReason, Record};
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
+use crate::north::contract::Outgoing;
 
 use super::line::{AsideState, Line};
-use super::source::{Outgoing, Read, Source, SourceError, Unsendable, Wording};
+use super::source::{Read, Source, SourceError, Unsendable, Wording};
 use super::stream::{Chain, FlightState, Kind, Stream};
 use super::{
     Actions, Engine, INFLIGHT_BYTES_MAX, Lost, Phase, Purpose, READ_BYTES, READ_RECORDS, STEP_RECORDS_MAX,
@@ -223,8 +224,8 @@ impl Engine {
             Err(unsendable) => {
                 stream.ahead.pop_front();
                 give_up(stream, front.seq);
-                let detail = unsendable.detail;
-                Ok(Composed::Lost { seq: front.seq, reason: GapReason::TooLarge, detail })
+                let Unsendable { reason, detail } = unsendable;
+                Ok(Composed::Lost { seq: front.seq, reason, detail })
             }
         }
     }
@@ -320,7 +321,7 @@ impl Engine {
                         actions.publishes.push(publish);
                         return Ok(());
                     }
-                    Err(unsendable) => (GapReason::TooLarge, unsendable.detail),
+                    Err(unsendable) => (unsendable.reason, unsendable.detail),
                 }
             }
         };
@@ -388,7 +389,8 @@ impl Voice<'_> {
         let mut records = records;
         loop {
             let Some(first) = records.first() else {
-                return Err(Unsendable { detail: "nothing to say".to_owned() });
+                let detail = "nothing to say".to_owned();
+                return Err(Unsendable { reason: GapReason::Unreadable, detail });
             };
             let (message, count) = if first.class == Class::Telemetry {
                 self.wording.telemetry(records, previous, self.replay, self.now)?
@@ -401,7 +403,7 @@ impl Voice<'_> {
             }
             if count <= 1 {
                 let detail = format!("{bytes} bytes, the broker takes {}", self.packet_max);
-                return Err(Unsendable { detail });
+                return Err(Unsendable { reason: GapReason::TooLarge, detail });
             }
             records = records.get(..count / 2).unwrap_or_default();
         }
@@ -472,14 +474,25 @@ fn previous_of(
     {
         return Ok(chain.seq);
     }
-    let start = source.epoch_start(record.class, record.seq)?;
     if let Some(chain) = chain
         && chain.epoch.is_none()
-        && chain.seq >= start
+        && chain.seq >= source.epoch_start(record.class, record.seq)?
     {
         return Ok(chain.seq);
     }
-    let before = source.last_before(record.class, record.seq, start, &|record| wording.sees(record))?;
-    // What is forgotten leaves a hole on purpose: 0 would say that nothing ever was before this record.
-    Ok(before.unwrap_or(if first > start { first.min(record.seq) - 1 } else { 0 }))
+    last_seen(record.class, record.seq, first, wording, source)
+}
+
+/// The last number of the epoch of `below`, before it, that this uplink may see; 0 if there is none.
+pub(super) fn last_seen(
+    class: Class,
+    below: Seq,
+    first: Seq,
+    wording: &dyn Wording,
+    source: &mut dyn Source,
+) -> Result<Seq, SourceError> {
+    let start = source.epoch_start(class, below)?;
+    let before = source.last_before(class, below, start, &|record| wording.sees(record))?;
+    // What is forgotten leaves a hole on purpose: 0 would say that nothing ever was before.
+    Ok(before.unwrap_or(if first > start { first.min(below) - 1 } else { 0 }))
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use bytes::Bytes;
-
-use crate::model::cursor::{Head, SeqRange};
+use crate::model::cursor::Head;
 use crate::model::ids::{Epoch, Seq};
-use crate::model::record::{Class, Record};
+use crate::model::record::{Class, GapReason, Record};
 use crate::model::stamp::Stamp;
+use crate::north::contract::{ClassState, Outgoing, StateReason};
 
 /// One stored record, or the number of one whose bytes cannot be read back.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,17 +50,10 @@ pub trait Source {
     fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError>;
 }
 
-/// A message ready to be published at QoS 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    pub topic: String,
-    pub payload: Bytes,
-    pub retain: bool,
-}
-
-/// Why a record cannot be said at all: it would not fit a message.
+/// Why a record cannot be said at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsendable {
+    pub reason: GapReason,
     pub detail: String,
 }
 
@@ -69,14 +61,14 @@ pub struct Unsendable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub conn: u64,
+    /// Grows with each state of a connection.
+    pub rev: u64,
+    pub epoch: Epoch,
     pub online: bool,
-    /// Whether an offline state is a farewell, not a will.
-    pub graceful: bool,
-    pub epoch: Option<Epoch>,
-    /// What is still to come as backlog, per class.
-    pub pending: BTreeMap<Class, Vec<SeqRange>>,
-    /// What each class holds.
-    pub heads: BTreeMap<Class, Head>,
+    pub reason: StateReason,
+    pub classes: BTreeMap<Class, ClassState>,
+    /// By class, the last number that this uplink may see.
+    pub last: BTreeMap<Class, Seq>,
 }
 
 /// The contract as the engine uses it: what may be seen, and how it is said.

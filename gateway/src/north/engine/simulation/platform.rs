@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::cursor::SeqRange;
 use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Class, Record};
 use crate::model::stamp::Stamp;
-use crate::north::engine::source::{Outgoing, Standing, Unsendable, Wording};
+use crate::north::contract::Outgoing;
+use crate::north::engine::source::{Standing, Unsendable, Wording};
 use crate::north::engine::stream::Kind;
 
 /// Numbers that the sim's wording finds too large to say: every 97th event.
@@ -63,7 +63,10 @@ impl Wording for PlainWording {
         _now: &Stamp,
     ) -> Result<Outgoing, Unsendable> {
         if self.large && too_large(record) {
-            return Err(Unsendable { detail: "too large".to_owned() });
+            return Err(Unsendable {
+                reason: crate::model::record::GapReason::TooLarge,
+                detail: "too large".to_owned(),
+            });
         }
         let records = vec![Self::entry(record)];
         Ok(Self::message(
@@ -88,10 +91,10 @@ impl Wording for PlainWording {
     }
 
     fn state(&self, standing: &Standing, _now: &Stamp) -> Outgoing {
-        let ranges = |(class, ranges): (&Class, &Vec<SeqRange>)| {
-            ranges.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
-        };
-        let pending = standing.pending.iter().flat_map(ranges).collect();
+        let pending = standing.classes.iter().flat_map(|(class, state)| {
+            state.pending.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
+        });
+        let pending = pending.collect();
         Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending })
     }
 
