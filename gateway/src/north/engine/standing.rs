@@ -69,7 +69,11 @@ impl Engine {
             for &seq in line.aside.keys() {
                 pending.insert(seq, seq);
             }
-            ClassState { last: line.last_seen, live_from: line.live_from, pending: pending.as_slice().to_vec() }
+            ClassState {
+                last: line.last_seen,
+                live_from: line.live_from,
+                pending: pending.as_slice().to_vec(),
+            }
         };
         let classes = self.lines.iter().map(|(&class, line)| (class, state(line))).collect();
         let last = self.lines.iter().map(|(&class, line)| (class, line.last_seen)).collect();

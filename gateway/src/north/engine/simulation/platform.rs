@@ -23,7 +23,7 @@ pub(super) fn too_large(record: &Record) -> bool {
 /// A message of the sim's own contract.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Said {
-    State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)> },
+    State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)>, live: Vec<(Class, Seq)> },
     Snapshot,
     Records { class: Class, replay: bool, previous: Seq, records: Vec<(Seq, u64, String)> },
 }
@@ -95,7 +95,8 @@ impl Wording for PlainWording {
             state.pending.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
         });
         let pending = pending.collect();
-        Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending })
+        let live = standing.classes.iter().map(|(class, state)| (*class, state.live_from)).collect();
+        Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending, live })
     }
 
     fn snapshot(&self, _standing: &Standing, _now: &Stamp) -> Vec<Outgoing> {
@@ -127,6 +128,8 @@ pub(super) struct Platform {
     pub(super) state_online: Option<(u64, bool)>,
     /// Records delivered live that an earlier state announced as backlog, for the check of announcements.
     pub(super) announced: BTreeMap<Class, BTreeSet<Seq>>,
+    /// Where the live streams began, as the last state said.
+    pub(super) live_from: BTreeMap<Class, Seq>,
     /// With receipts: takes nothing whose predecessor it does not have.
     pub(super) strict: bool,
     pub(super) forgotten: BTreeSet<(Class, Seq)>,
@@ -151,8 +154,12 @@ impl Platform {
     /// The receipts the platform can honestly give.
     pub(super) fn receipts(&mut self) -> Vec<(Class, Kind, Seq, Epoch)> {
         let mut upto = BTreeMap::new();
-        for (class, kind, seq) in self.unsure.drain(..) {
-            upto.insert((class, kind), seq);
+        for (class, kind, seq) in std::mem::take(&mut self.unsure) {
+            // "Stored up to": without a hole, from where the stream began.
+            let from = if kind == Kind::Live { self.live_from.get(&class).copied().unwrap_or(1) } else { 1 };
+            if (from..=seq).all(|number| self.kept.contains_key(&(class, number))) {
+                upto.insert((class, kind), seq);
+            }
             self.sure.insert((class, seq));
         }
         let kept = &self.kept;
@@ -163,7 +170,8 @@ impl Platform {
 
     pub(super) fn take(&mut self, payload: &[u8], seed: u64) {
         match serde_json::from_slice(payload).unwrap() {
-            Said::State { conn, online, pending } => {
+            Said::State { conn, online, pending, live } => {
+                self.live_from = live.into_iter().collect();
                 self.state_online = Some((conn, online));
                 for (class, from, to) in pending {
                     self.announced.entry(class).or_default().extend(from..=to);
