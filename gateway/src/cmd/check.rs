@@ -101,7 +101,9 @@ mod tests {
     #[test]
     fn what_cannot_be_read_has_a_code_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
-        for (path, said) in [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")] {
+        for (path, said) in
+            [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")]
+        {
             let mut out = Vec::new();
             let code = check(&CheckArgs { path, format: Format::Text, strict: false }, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
@@ -117,7 +119,8 @@ mod tests {
         assert_eq!(code, MISTAKES);
         assert_eq!(json["ok"], false);
         let first = &json["findings"][0];
-        let error = json["findings"].as_array().unwrap().iter().find(|found| found["weight"] == "error").unwrap();
+        let error =
+            json["findings"].as_array().unwrap().iter().find(|found| found["weight"] == "error").unwrap();
         assert_eq!((&error["line"], &error["column"]), (&1.into(), &2.into()), "{first}");
         assert_eq!(error["hint"], "did you mean `gateway`?");
     }

@@ -117,7 +117,9 @@ pub(super) fn locate(root: &DeTable<'_>, start: &Range<usize>, path: &[String]) 
     let mut place = if node.get_ref().as_table().is_some() { key.span() } else { node.span() };
     for key in rest {
         let next = match node.get_ref() {
-            DeValue::Table(table) => table.get_key_value(key.as_str()).map(|(key, value)| (key.span(), value)),
+            DeValue::Table(table) => {
+                table.get_key_value(key.as_str()).map(|(key, value)| (key.span(), value))
+            }
             DeValue::Array(items) => {
                 key.parse().ok().and_then(|index: usize| items.get(index)).map(|value| (value.span(), value))
             }

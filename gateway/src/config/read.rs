@@ -38,7 +38,8 @@ impl Texts {
                 let text = same_length(error.as_bytes());
                 let base = self.sources.add(name, text.clone());
                 let note = Note::error(base + at..base + at + 1, "the file is not UTF-8 text from here on");
-                self.notes.push(note.hint("save it as UTF-8; editors on Chinese Windows write GBK by default"));
+                self.notes
+                    .push(note.hint("save it as UTF-8; editors on Chinese Windows write GBK by default"));
                 return self.mend(base, &text);
             }
         };
@@ -141,7 +142,9 @@ fn bounded(path: &Path) -> Result<Vec<u8>, String> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= CONFIG_FILE_BYTES_MAX) {
         Ok(bytes)
     } else {
-        Err(format!("it is larger than {CONFIG_FILE_BYTES_MAX} bytes; spread it over several files in a directory"))
+        Err(format!(
+            "it is larger than {CONFIG_FILE_BYTES_MAX} bytes; spread it over several files in a directory"
+        ))
     }
 }
 

@@ -90,6 +90,7 @@ pub struct Report {
     unreadable: Vec<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it serialises by reference")]
 fn weight_word<S: serde::Serializer>(weight: &Weight, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(word(*weight))
 }
@@ -176,8 +177,12 @@ impl Report {
     }
 
     fn sum(&self) -> String {
-        let files: BTreeSet<&str> =
-            self.findings.iter().filter_map(|finding| finding.place.as_ref()).map(|place| &*place.file).collect();
+        let files: BTreeSet<&str> = self
+            .findings
+            .iter()
+            .filter_map(|finding| finding.place.as_ref())
+            .map(|place| &*place.file)
+            .collect();
         let count = |number: usize, what: &str| match number {
             0 => format!("no {what}s"),
             1 => format!("1 {what}"),

@@ -98,12 +98,19 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
     claims.extend(south(view, partial));
     problems.extend(clients(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
+    // A URL can be judged by itself, also where another key of the same uplink is wrong.
+    problems.extend(
+        partial.uplinks.iter().filter_map(|(name, uplink)| super::uplinks::url_problem(name, uplink)),
+    );
     (problems, claims)
 }
 
 /// What buses, clients and devices claim for themselves alone.
 fn south(view: View<'_>, parts: &Parts) -> Vec<Claim> {
-    let claim = |path: &[&str], resource| Claim { path: path.iter().map(|key| (*key).to_owned()).collect(), resource };
+    let claim = |path: &[&str], resource| Claim {
+        path: path.iter().map(|key| (*key).to_owned()).collect(),
+        resource,
+    };
     let mut claims = Vec::new();
     for (name, BusConfig::Broker(broker)) in &parts.buses {
         let name = name.as_str();
@@ -113,12 +120,17 @@ fn south(view: View<'_>, parts: &Parts) -> Vec<Claim> {
     }
     let buses = view.names("buses");
     for (name, client) in &parts.clients {
-        let bus = client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied()).unwrap_or_default();
+        let bus =
+            client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied()).unwrap_or_default();
         let id = client.client_id.as_deref().unwrap_or(name.as_str());
-        claims.push(claim(&["clients", name.as_str(), "client_id"], Resource::ClientId(format!("{bus}/{id}"))));
+        claims
+            .push(claim(&["clients", name.as_str(), "client_id"], Resource::ClientId(format!("{bus}/{id}"))));
     }
     for (name, device) in &parts.devices {
-        let resource = Resource::Address { on: format!("client \"{}\"", device.client), address: device.address.clone() };
+        let resource = Resource::Address {
+            on: format!("client \"{}\"", device.client),
+            address: device.address.clone(),
+        };
         claims.push(claim(&["devices", name.as_str(), "address"], resource));
     }
     claims
@@ -126,7 +138,9 @@ fn south(view: View<'_>, parts: &Parts) -> Vec<Claim> {
 
 /// What the gateway's own table claims and breaks.
 fn gateway(parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
-    let Some(http) = parts.gateway.as_ref().and_then(|gateway| gateway.http) else { return Default::default() };
+    let Some(http) = parts.gateway.as_ref().and_then(|gateway| gateway.http) else {
+        return Default::default();
+    };
     let path = ["gateway", "http"];
     let claim = Claim { path: path.map(str::to_owned).to_vec(), resource: Resource::Tcp(http) };
     let problems = if http.ip().is_loopback() {
@@ -155,20 +169,26 @@ fn clients(view: View<'_>, parts: &Parts) -> Vec<Problem> {
                 continue;
             }
             (None, _) => {
-                let problem = Problem::error(&path, format!("client \"{name}\" does not say which broker it uses"));
+                let problem =
+                    Problem::error(&path, format!("client \"{name}\" does not say which broker it uses"));
                 problems.push(problem.hint(format!("write `bus = …`, one of: {}", listed(&buses))));
                 continue;
             }
         };
         let Some(BusConfig::Broker(broker)) = parts.buses.get(bus) else { continue };
         if client.certificate && broker.tls.is_none() {
-            let message = format!("client \"{name}\" logs in with a certificate, but \"{bus}\" has no TLS listener");
+            let message =
+                format!("client \"{name}\" logs in with a certificate, but \"{bus}\" has no TLS listener");
             let path = ["clients", name.as_str(), "certificate"];
             problems.push(Problem::error(&path, message).hint(format!("add [buses.{bus}.broker.tls]")));
         }
         if !client.certificate && broker.listen.is_none() && broker.tls.is_some() {
-            let message = format!("client \"{name}\" logs in with a password, but \"{bus}\" takes certificates only");
-            problems.push(Problem::error(&path, message).hint("write `certificate = true`, or give the broker `listen`"));
+            let message =
+                format!("client \"{name}\" logs in with a password, but \"{bus}\" takes certificates only");
+            problems.push(
+                Problem::error(&path, message)
+                    .hint("write `certificate = true`, or give the broker `listen`"),
+            );
         }
     }
     problems
@@ -179,14 +199,16 @@ pub(super) fn limits(view: View<'_>, parts: &Parts, profiles: &BTreeMap<ProfileN
     let mut uplinks: Vec<_> = entries(view.root, "uplinks").map(|(_, span, _)| span).collect();
     uplinks.sort_by_key(|span| span.start);
     let beyond = uplinks.get(UPLINKS_MAX).cloned();
-    let note = |span| Note::error(span, format!("{} uplinks, at most {UPLINKS_MAX} are allowed", uplinks.len()));
+    let note =
+        |span| Note::error(span, format!("{} uplinks, at most {UPLINKS_MAX} are allowed", uplinks.len()));
     let mut notes: Vec<Note> = beyond.map(note).into_iter().collect();
     let mut points = 0_usize;
     for (name, device) in &parts.devices {
         points += profiles.get(&device.profile).map_or(0, |profile| profile.points.len());
         if points > POINTS_MAX {
             let place = view.place(&["devices", name.as_str()]);
-            let note = Note::error(place, format!("with this device there are more than {POINTS_MAX} points"));
+            let note =
+                Note::error(place, format!("with this device there are more than {POINTS_MAX} points"));
             notes.push(note.hint("share the devices between two gateways"));
             break;
         }
