@@ -152,6 +152,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_serde_refuses_has_its_place() {
+        // The walk would have told this one first; serde has the last word.
+        let text = "[gateway]\nname = \"BAD\"\ncompound = \"c\"\n";
+        let tree = super::super::syntax::tree(text, 7);
+        let mut notes = Vec::new();
+        assert_eq!(part::<GatewayConfig>(tree.get("gateway").unwrap(), &mut notes), None);
+        let place = text.find("\"BAD\"").unwrap() + 7;
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[0].span, place..place + 5);
+        assert!(notes[0].message.starts_with("a name is made of"), "{}", notes[0].message);
+    }
+
+    #[test]
     fn a_path_leads_to_the_deepest_thing_written() {
         let text = "[a.b]\nc = [1, 22]\n";
         let tree = super::super::syntax::tree(text, 100);

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::Note;
 use super::source::Sources;
 use super::syntax;
-use crate::model::limits::{CONFIG_FILE_BYTES_MAX, CONFIG_FILES_MAX};
+use crate::model::limits::{CONFIG_BYTES_MAX, CONFIG_FILE_BYTES_MAX, CONFIG_FILES_MAX};
 
 /// What was read, with every mistake of syntax.
 #[derive(Debug, Default)]
@@ -60,6 +60,12 @@ impl Texts {
 
     /// Reads a file and takes it in; false if it could not be read.
     pub(super) fn read(&mut self, path: &Path) -> bool {
+        if self.files.iter().map(|(_, text)| text.len()).sum::<usize>() > CONFIG_BYTES_MAX {
+            let path = path.display();
+            self.unreadable
+                .push(format!("{path} was not read: all files together pass {CONFIG_BYTES_MAX} bytes"));
+            return false;
+        }
         match bounded(path) {
             Ok(bytes) => self.add(&path.display().to_string(), bytes),
             Err(reason) => {

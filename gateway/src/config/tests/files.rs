@@ -71,6 +71,23 @@ fn the_same_table_in_two_files_is_told_with_both() {
 }
 
 #[test]
+fn sizes_are_bounded() {
+    let most = usize::try_from(crate::model::limits::CONFIG_FILE_BYTES_MAX).unwrap();
+    let comment = |bytes: usize| format!("{GOOD}#{}", "x".repeat(bytes - GOOD.len() - 1));
+    let (_directory, loaded) = load_files(&[("a.toml", &comment(most))]);
+    assert!(loaded.is_ok());
+    let (_directory, loaded) = load_files(&[("a.toml", &comment(most + 1))]);
+    assert!(loaded.unwrap_err().unreadable());
+
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..=crate::model::limits::CONFIG_FILES_MAX {
+        std::fs::write(directory.path().join(format!("{number}.toml")), "").unwrap();
+    }
+    let report = load(directory.path()).unwrap_err();
+    assert!(report.unreadable() && report.text().contains("more than 256"), "{}", report.text());
+}
+
+#[test]
 fn profiles_are_checked_like_the_rest() {
     let profile = "kind = \"x\"\ntitle = { zh = \"甲\", en = \"a\" }\n[mqtt]\ntopik = \"{base}/x\"\n";
     let main =
