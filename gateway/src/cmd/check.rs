@@ -66,13 +66,18 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
             }
         }
     }
-    Ok(if report.unreadable() {
+    Ok(exit_code(&report, args.strict))
+}
+
+/// The exit code of a report; `strict` takes warnings for mistakes. `run` ends with the same code when it refuses.
+pub fn exit_code(report: &config::Report, strict: bool) -> u8 {
+    if report.unreadable() {
         UNREADABLE
-    } else if report.mistakes() > 0 || (args.strict && report.warnings() > 0) {
+    } else if report.mistakes() > 0 || (strict && report.warnings() > 0) {
         MISTAKES
     } else {
         CLEAN
-    })
+    }
 }
 
 #[cfg(test)]
