@@ -20,7 +20,7 @@ pub const UNREADABLE: u8 = 2;
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     /// A configuration file, or a directory of *.toml files.
-    #[arg(default_value = "/etc/gatehouse/gatehouse.toml")]
+    #[arg(default_value = "/etc/gatehouse")]
     pub path: PathBuf,
     /// How to report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
