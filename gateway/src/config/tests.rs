@@ -251,19 +251,19 @@ fn references_and_claims() {
     check(
         "base =",
         "certificate = true\nbase =",
-        "9:15 client \"z2m\" logs in with a certificate, but \"lan\" has no TLS listener",
-        "broker.tls]",
+        "9:15 the broker has no TLS listener for certificates",
+        "table `tls`",
     );
     check(
         "[buses.lan.broker]\nlisten = \"127.0.0.1:1883\"\n",
         "",
-        "6:10 client \"z2m\" has no broker to log in to",
-        "add [buses.lan.broker]",
+        "6:10 there is no broker to log in to",
+        "[buses.lan.broker]",
     );
     check(
         "[uplinks",
         "[devices.sos-2]\nprofile = \"z2m-button-action\"\nclient = \"z2m\"\naddress = \"sos-1\"\n[uplinks",
-        "19:11 address \"sos-1\" on client \"z2m\" is claimed by both `devices.sos-1.address` and \
+        "19:11 address \"sos-1\" on client z2m is claimed by both `devices.sos-1.address` and \
          `devices.sos-2.address`",
         "",
     );
@@ -367,4 +367,38 @@ fn ten_mistakes_are_ten() {
     ];
     assert_eq!(mistakes(&report), expected);
     assert!(!report.text().contains("open sesame"));
+}
+
+#[test]
+fn topics_of_clients() {
+    check(
+        "base =",
+        "subscribe = [\"#\"]\nbase =",
+        "9:13 \"#\" does not lie under \"zigbee2mqtt\"",
+        "zigbee2mqtt/#",
+    );
+    check(
+        "[devices.sos-1]",
+        "[clients.other]\nbase = \"zigbee2mqtt/x\"\n[devices.sos-1]",
+        "9:8 the base \"zigbee2mqtt\" overlaps \"zigbee2mqtt/x\" of client other",
+        "",
+    );
+    check(
+        "[devices.sos-1]",
+        "[clients.other]\nclient_id = \"z2m\"\n[devices.sos-1]",
+        "12:13 MQTT client id \"lan/z2m\" is claimed by both `clients.z2m.client_id` and `clients.other.client_id`",
+        "",
+    );
+    check("\"sos-1\"\n", "\"a/#\"\n", "14:11 '#' cannot stand in a topic, and the address does", "");
+}
+
+#[test]
+fn a_mistake_in_a_broker_is_not_told_again_by_its_clients() {
+    check("listen =", "lisetn =", "6:1 unknown key `lisetn`", "did you mean `listen`?");
+    check(
+        "listen = \"127.0.0.1:1883\"",
+        "listen = 1883",
+        "6:10 `listen` must be a text, not a whole number",
+        "",
+    );
 }
