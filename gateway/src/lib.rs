@@ -4,6 +4,7 @@
 
 pub mod cmd;
 pub mod config;
+pub mod console;
 pub mod model;
 pub mod north;
 pub mod rt;

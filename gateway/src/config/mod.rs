@@ -199,3 +199,10 @@ fn default_data_dir() -> PathBuf {
 fn default_secrets_dir() -> PathBuf {
     PathBuf::from("secrets")
 }
+
+impl GatewayConfig {
+    /// The local socket: as given, or in the data directory.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.data_dir.join("gatehouse.sock"))
+    }
+}

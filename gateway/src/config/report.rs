@@ -93,6 +93,14 @@ pub struct Report {
     unreadable: Vec<String>,
 }
 
+impl std::fmt::Display for Report {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.text())
+    }
+}
+
+impl std::error::Error for Report {}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it serialises by reference")]
 fn weight_word<S: serde::Serializer>(weight: &Weight, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(word(*weight))

@@ -34,6 +34,9 @@ pub enum JournalError {
     /// The disk refused; the writer tries to recover, the source may try again.
     #[error("the journal could not be written: {0}")]
     Disk(String),
+    /// A draft cannot be stored whatever the disk does; trying again is useless, the source drops and counts it.
+    #[error("a record cannot be stored: {0}")]
+    Rejected(String),
     /// The writer has ended: the process is going down.
     #[error("the journal is closed")]
     Closed,

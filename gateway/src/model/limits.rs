@@ -57,6 +57,16 @@ pub const JOURNAL_QUEUE_MAX: usize = 4_096;
 /// Records in one group commit: bounds the time a single fsync may gather.
 pub const COMMIT_RECORDS_MAX: usize = 1_024;
 
+/// How long a relaxed append or a saved cursor waits for company before it is committed, in milliseconds.
+pub const JOURNAL_HOLD_MS: u64 = 1_000;
+
+/// How deep what a fold gives rise to may give rise to more. Alarms come of events, flood alarms of alarms; a longer
+/// chain is a loop in the rules and is cut, counted.
+pub const FOLD_DEPTH_MAX: usize = 4;
+
+/// Drafts that one record may give rise to, directly or not: thirty devices behind one bus, several times over.
+pub const FOLD_DRAFTS_MAX: usize = 256;
+
 /// Backlog ranges an uplink's cursor remembers; beyond it neighbours are merged, and what lies between them is sent
 /// again under the same ids.
 pub const BACKLOG_RANGES_MAX: usize = 64;
@@ -70,3 +80,4 @@ pub const COMMAND_IDS_KEPT: usize = 256;
 const _: () = assert!(RECORD_BODY_BYTES_MAX + 2_048 <= PLATFORM_PAYLOAD_BYTES_MAX);
 const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
 const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);
+const _: () = assert!(DRAFTS_PER_MESSAGE_MAX <= COMMIT_RECORDS_MAX);

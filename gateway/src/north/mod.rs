@@ -1,3 +1,5 @@
 //! North: one uplink per platform, each with its own cursors over the journal. Must not know devices.
 
 pub mod config;
+pub mod contract;
+pub mod engine;

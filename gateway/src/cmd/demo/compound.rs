@@ -1,0 +1,117 @@
+//! The demo's devices: real MQTT clients that say what such devices say, at QoS 1, and say it again until the gateway has
+//! acknowledged it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, MqttOptions, PublishOptions, PublishResult, QoS};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::ids::ClientName;
+
+/// A device of the demo.
+#[derive(Debug, Clone)]
+pub struct Talker {
+    pub topic: String,
+    pub profile: String,
+}
+
+/// What the devices said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Messages handed to the MQTT client.
+    pub sent: AtomicU64,
+    /// Messages that the gateway acknowledged.
+    pub acknowledged: AtomicU64,
+}
+
+/// Starts one MQTT client for each account; each speaks for its devices until `cancel`.
+pub fn start(
+    port: u16,
+    accounts: BTreeMap<ClientName, (String, Vec<Talker>)>,
+    cancel: &CancellationToken,
+    seed: u64,
+) -> (JoinSet<()>, Arc<Said>) {
+    let said = Arc::new(Said::default());
+    let mut tasks = JoinSet::new();
+    for (index, (name, (secret, talkers))) in accounts.into_iter().enumerate() {
+        let rng = fastrand::Rng::with_seed(seed.wrapping_add(index as u64));
+        tasks.spawn(account(port, name, secret, talkers, cancel.clone(), Arc::clone(&said), rng));
+    }
+    (tasks, said)
+}
+
+async fn account(
+    port: u16,
+    name: ClientName,
+    secret: String,
+    talkers: Vec<Talker>,
+    cancel: CancellationToken,
+    said: Arc<Said>,
+    mut rng: fastrand::Rng,
+) {
+    let mut options = MqttOptions::new(name.as_str(), ("127.0.0.1", port));
+    options.set_credentials(name.as_str(), secret).set_keep_alive(10);
+    let (client, mut events) = AsyncClient::builder(options).capacity(32).build();
+    let mut polling = JoinSet::new();
+    polling.spawn(async move {
+        loop {
+            if let Err(error) = events.poll().await {
+                tracing::debug!(%error, "a demo device lost the gateway and tries again");
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    });
+    let mut turn = 0_u64;
+    while !cancel.is_cancelled() && !talkers.is_empty() {
+        // Devices speak at random, about five a second for each account.
+        let pause = Duration::from_millis(rng.u64(80..320));
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let talker = &talkers[rng.usize(..talkers.len())];
+        let payload = payload(&talker.profile, turn, &mut rng).to_string();
+        turn += 1;
+        said.sent.fetch_add(1, Ordering::SeqCst);
+        if say(&client, &talker.topic, &payload).await {
+            said.acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    polling.shutdown().await;
+}
+
+/// Publishes until acknowledged; false when the gateway refused the message.
+async fn say(client: &AsyncClient, topic: &str, payload: &str) -> bool {
+    loop {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        let Ok(notice) = client.publish_tracked(topic, payload.to_owned(), options).await else { return false };
+        match notice.wait_async().await {
+            Ok(PublishResult::Qos1(ack)) => return (ack.reason as u8) < 0x80,
+            Ok(_) => return false,
+            Err(error) => tracing::debug!(%error, "a demo device says it again"),
+        }
+    }
+}
+
+/// What a device of this profile says.
+fn payload(profile: &str, turn: u64, rng: &mut fastrand::Rng) -> Value {
+    let linkquality = rng.u8(60..=255);
+    let battery = rng.u8(80..=100);
+    let odd = turn % 2 == 1;
+    match profile {
+        "z2m-button-sos" => json!({"sos": odd, "tamper": false, "battery": battery, "linkquality": linkquality}),
+        "z2m-button-action" => json!({"action": "emergency", "battery": battery, "linkquality": linkquality}),
+        "z2m-contact" => json!({"contact": odd, "tamper": false, "battery_low": false, "battery": battery}),
+        "z2m-smoke" => json!({"smoke": rng.u8(..) < 8, "tamper": false, "battery": battery}),
+        "z2m-water-leak" => json!({"water_leak": rng.u8(..) < 8, "battery_low": false, "battery": battery}),
+        "z2m-motion" => json!({"occupancy": odd, "battery": battery, "linkquality": linkquality}),
+        "z2m-vibration" => json!({"vibration": odd, "battery": battery, "linkquality": linkquality}),
+        "z2m-lock" => json!({"state": if odd { "UNLOCK" } else { "LOCK" }, "action": if odd { "unlock" } else { "lock" }}),
+        _ => json!({"temperature": 20.0 + f64::from(rng.u8(..50)) / 10.0, "humidity": rng.u8(30..70)}),
+    }
+}

@@ -1,0 +1,274 @@
+//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients and the gateway in one process, an outage in the
+//! middle, and the sum at the end.
+
+mod compound;
+mod platform;
+mod proxy;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::compound::Talker;
+use self::platform::PlatformBroker;
+use self::proxy::Cable;
+use self::view::View;
+use super::run::Daemon;
+use crate::config::{self, BusConfig, Loaded, UplinkTable};
+use crate::model::ids::ClientName;
+use crate::model::record::Class;
+
+/// The demo's compound, as any configuration.
+const CONFIG: &str = include_str!("../../../../config/examples/demo/gatehouse.toml");
+
+/// When the uplink is cut, and for how long.
+const CUT_AFTER: Duration = Duration::from_secs(8);
+const CUT_FOR: Duration = Duration::from_secs(6);
+/// How long the rest may take to arrive after the devices have fallen silent.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+const SHOW_EVERY: Duration = Duration::from_millis(250);
+const SUM_EVERY: Duration = Duration::from_secs(2);
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End by itself after this time, for example 30s; until Ctrl-C if not given.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    runs_for: Option<Duration>,
+}
+
+/// `30s`, `5m` or a plain number of seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.strip_suffix('s').map(|d| (d, 1)).or(text.strip_suffix('m').map(|d| (d, 60))) {
+        Some(split) => split,
+        None => (text, 1),
+    };
+    let count: u64 = digits.parse().map_err(|_not_a_number| format!("{text:?} is no time such as 30s or 5m"))?;
+    Ok(Duration::from_secs(count.saturating_mul(unit)))
+}
+
+/// What happened, at the end.
+#[derive(Debug, Default)]
+struct Sum {
+    sent: u64,
+    acknowledged: u64,
+    stored: u64,
+    delivered: u64,
+    duplicated: u64,
+    lost: u64,
+}
+
+/// Runs the demo; an error if anything was lost.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let folder = Folder::make()?;
+    let sum = scene(&folder.path, args.runs_for).await?;
+    println!();
+    println!("messages sent by devices 设备发送      {:>8}", sum.sent);
+    println!("acknowledged to devices 已应答         {:>8}", sum.acknowledged);
+    println!("records on disk 已落盘                 {:>8}", sum.stored);
+    println!("delivered to the platform 已送达       {:>8}", sum.delivered);
+    println!("delivered again, same id 重复送达      {:>8}", sum.duplicated);
+    println!("lost 丢失                              {:>8}", sum.lost);
+    if sum.lost > 0 || sum.stored == 0 {
+        bail!("{} of {} records were lost", sum.lost, sum.stored);
+    }
+    Ok(())
+}
+
+/// A folder for this run alone, removed at its end.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn make() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("gatehouse-demo-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("the demo's folder {} could not be made", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the demo's folder stays behind");
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
+    let platform = PlatformBroker::start().await?;
+    let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
+    let (loaded, accounts, port) = prepare(folder, &cable)?;
+    let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
+    let view = View::open(platform.address, &root.unwrap_or_default()).await?;
+    println!("compound 小区: {} devices, {} accounts; gateway on 127.0.0.1:{port}; platform on {}",
+        loaded.settings.devices.len(), accounts.len(), platform.address);
+    let mut daemon = Daemon::start(loaded).await?;
+    daemon.ready().await;
+    let hush = CancellationToken::new();
+    let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
+
+    watch(&view, &cable, &daemon, runs_for).await?;
+    cable.mend();
+    hush.cancel();
+    while devices.join_next().await.is_some() {}
+    drain(&view, &daemon).await;
+
+    let stored = stored_ids(&daemon)?;
+    let received = view.received();
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
+    let sum = Sum {
+        sent: load(&said.sent),
+        acknowledged: load(&said.acknowledged),
+        stored: stored.len() as u64,
+        delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
+        duplicated: received.duplicates(),
+        lost: received.missing(&stored).len() as u64,
+    };
+    drop(received);
+    daemon.stop().await?;
+    view.close().await;
+    cable.remove().await;
+    Ok(sum)
+}
+
+/// Writes configuration and secrets, and puts this run's ports in.
+fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<(Loaded, BTreeMap<ClientName, (String, Vec<Talker>)>, u16)> {
+    let secrets = folder.join("secrets");
+    fs::create_dir(&secrets)?;
+    fs::write(folder.join("gatehouse.toml"), CONFIG)?;
+    // Names of the accounts are needed to make their secrets, which `load` wants to see.
+    let table: toml::Table = CONFIG.parse().context("the demo's configuration is no TOML")?;
+    let names = table.get("clients").and_then(toml::Value::as_table).map(|t| t.keys().cloned().collect::<Vec<_>>());
+    let mut keys = BTreeMap::new();
+    for name in names.unwrap_or_default() {
+        let secret = format!("{:032x}", fastrand::u128(..));
+        let hash: String = Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = secrets.join(&name);
+        fs::write(&file, format!("sha256:{hash}\n"))?;
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        keys.insert(ClientName::new(&name)?, secret);
+    }
+    let mut loaded = config::load(folder)?;
+    let port = free_port()?;
+    for BusConfig::Broker(broker) in loaded.settings.buses.values_mut() {
+        broker.listen = Some(([127, 0, 0, 1], port).into());
+    }
+    for UplinkTable::Mqtt(uplink) in loaded.settings.uplinks.values_mut() {
+        uplink.url = format!("mqtt://{}", cable.address);
+    }
+    loaded.settings.gateway.data_dir = folder.join("data");
+    loaded.settings.gateway.socket = Some(folder.join("gatehouse.sock"));
+    loaded.settings.gateway.http = None;
+    let accounts = accounts(&loaded, keys);
+    Ok((loaded, accounts, port))
+}
+
+fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<ClientName, (String, Vec<Talker>)> {
+    let mut accounts = BTreeMap::new();
+    for (name, secret) in keys {
+        let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
+        let base = base.unwrap_or_else(|| name.to_string());
+        let talkers = loaded.settings.devices.values().filter(|device| device.client == name).filter_map(|device| {
+            let template = loaded.profiles.get(&device.profile)?.mqtt.topic.clone();
+            let topic = template.replace("{base}", &base).replace("{address}", &device.address);
+            Some(Talker { topic, profile: device.profile.to_string() })
+        });
+        accounts.insert(name.clone(), (secret, talkers.collect()));
+    }
+    accounts
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Shows what arrives, cuts and mends, until the time is over or Ctrl-C.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+async fn watch(view: &View, cable: &Cable, daemon: &Daemon, runs_for: Option<Duration>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let (mut next_sum, mut was_cut) = (began + SUM_EVERY, false);
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        tokio::select! {
+            pressed = &mut interrupt => return pressed.context("Ctrl-C could not be listened for"),
+            () = tokio::time::sleep(SHOW_EVERY) => {}
+        }
+        show(view);
+        let age = began.elapsed();
+        if !was_cut && age >= CUT_AFTER {
+            cable.cut();
+            was_cut = true;
+            println!("== the uplink is cut 上行中断 ==");
+        }
+        if !cable.is_whole() && age >= CUT_AFTER + CUT_FOR {
+            cable.mend();
+            println!("== the uplink is restored 上行恢复 ==");
+        }
+        if Instant::now() >= next_sum {
+            next_sum += SUM_EVERY;
+            println!("-- {} s: {}", age.as_secs(), progress(view, daemon));
+        }
+        if runs_for.is_some_and(|limit| age >= limit) {
+            return Ok(());
+        }
+    }
+}
+
+fn progress(view: &View, daemon: &Daemon) -> String {
+    let board = daemon.board().snapshot();
+    let waiting: u64 =
+        board.uplinks.values().flat_map(|uplink| uplink.pending.values()).map(|pending| pending.records).sum();
+    let connected = board.uplinks.values().all(|uplink| uplink.connected);
+    let received = view.received();
+    format!(
+        "delivered 已送达 {}, of them backlog 其中补传 {}, waiting 待送 {waiting}, uplink {}",
+        received.ids.len(),
+        received.replayed,
+        if connected { "up" } else { "DOWN" }
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "the command's output")]
+fn show(view: &View) {
+    for line in view.received().take_lines() {
+        println!("{line}");
+    }
+}
+
+/// Waits until everything stored has arrived.
+async fn drain(view: &View, daemon: &Daemon) {
+    let deadline = Instant::now() + DRAIN_MAX;
+    while Instant::now() < deadline {
+        show(view);
+        if let Ok(stored) = stored_ids(daemon)
+            && view.received().missing(&stored).is_empty()
+        {
+            return;
+        }
+        tokio::time::sleep(SHOW_EVERY).await;
+    }
+}
+
+/// The id of every record in the journal.
+fn stored_ids(daemon: &Daemon) -> anyhow::Result<BTreeSet<String>> {
+    let reader = daemon.store().reader()?;
+    let mut ids = BTreeSet::new();
+    for class in Class::ALL {
+        ids.extend(reader.ids(class)?);
+    }
+    Ok(ids)
+}

@@ -1,0 +1,209 @@
+//! `gatehouse run`: wiring and shutdown order. Opens the journal, starts the north, then the south; says READY when the
+//! listeners are bound; stops in the order of the data: south, north, journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::ConfigArg;
+use crate::config::{self, BusConfig, Loaded, UplinkTable};
+use crate::console::status::Reporter;
+use crate::console::{http, socket};
+use crate::model::journal::{Journal, NoFold};
+use crate::model::ids::{BusName, UplinkName};
+use crate::north::link::Link;
+use crate::rt::board::Board;
+use crate::rt::clock::{SharedClock, SystemClock};
+use crate::rt::metrics::Metrics;
+use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
+use crate::south::broker::Broker;
+use crate::store::{self, How, Store, Synchronous};
+
+/// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
+const SOUTH_GRACE: Duration = Duration::from_millis(1_500);
+const NORTH_GRACE: Duration = Duration::from_millis(2_000);
+const HOUSE_GRACE: Duration = Duration::from_millis(300);
+const STORE_GRACE: Duration = Duration::from_millis(1_000);
+
+/// How long the listeners may take to be bound before READY is said anyway: a bus whose port is taken must not keep the
+/// others from being watched; it backs off and shows in `status`.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// A probe of the line that takes longer than this does not feed the watchdog.
+const PROBE_WITHIN: Duration = Duration::from_secs(10);
+/// Probes without systemd's watchdog: often enough to show a stuck journal in `status`.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
+    let loaded = config::load(&args.config)?;
+    for warning in loaded.warnings.findings() {
+        tracing::warn!(hint = warning.hint.as_deref().unwrap_or_default(), "{}", warning.message);
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM could not be listened for")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT could not be listened for")?;
+    let mut daemon = Daemon::start(loaded).await?;
+    daemon.ready().await;
+    notify(&[sd_notify::NotifyState::Ready]);
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = daemon.store.failed() => Some(failure),
+    };
+    notify(&[sd_notify::NotifyState::Stopping]);
+    daemon.stop().await?;
+    match failure {
+        None => Ok(()),
+        Some(failure) => Err(anyhow::anyhow!("the journal's writer has died: {failure}")),
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    // Without systemd there is no socket, and that is no error.
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Daemon {
+    supervisor: Supervisor,
+    store: Store,
+    board: Arc<Board>,
+    listening: Vec<(BusName, oneshot::Receiver<()>)>,
+}
+
+/// What every part shares.
+#[derive(Debug, Clone)]
+struct Shared {
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
+}
+
+impl Daemon {
+    /// Opens the journal and starts every unit. The journal comes first: nothing may be taken that cannot be kept.
+    pub async fn start(loaded: Loaded) -> anyhow::Result<Self> {
+        let loaded = Arc::new(loaded);
+        let shared = Shared {
+            clock: Arc::new(SystemClock::new()),
+            metrics: Arc::new(Metrics::new()),
+            board: Arc::new(Board::new()),
+        };
+        let store = open_store(&loaded, &shared)?;
+        let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
+        spawn_house(&mut supervisor, &loaded, &shared, &store);
+        for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
+            spawn_uplink(&mut supervisor, name, uplink, &loaded, &shared, &store);
+        }
+        let mut listening = Vec::new();
+        for (name, bus) in &loaded.settings.buses {
+            let BusConfig::Broker(broker) = bus;
+            listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker, &loaded, &shared, &store)));
+        }
+        Ok(Self { supervisor, store, board: shared.board, listening })
+    }
+
+    /// Returns when every listener is bound, or after a while with the missing ones named in the log.
+    pub async fn ready(&mut self) {
+        for (name, bound) in self.listening.drain(..) {
+            if !matches!(timeout(READY_WITHIN, bound).await, Ok(Ok(()))) {
+                tracing::error!(bus = %name, "the bus is not listening yet; the others go on without it");
+            }
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// South first, so that nothing new comes in; the north drains; the journal closes last.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.supervisor.stop(Stage::South, SOUTH_GRACE).await;
+        self.supervisor.stop(Stage::North, NORTH_GRACE).await;
+        self.supervisor.stop(Stage::House, HOUSE_GRACE).await;
+        timeout(STORE_GRACE, self.store.close()).await.context("the journal did not close in time")
+    }
+}
+
+fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
+    let dir = &loaded.settings.gateway.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("the data directory {} could not be made", dir.display()))?;
+    let options = store::Options {
+        clock: Arc::clone(&shared.clock),
+        metrics: Arc::clone(&shared.metrics),
+        board: Arc::clone(&shared.board),
+        synchronous: Synchronous::from_env(),
+    };
+    let (store, opened) = Store::open(dir, options, Box::new(NoFold))
+        .with_context(|| format!("the journal in {} could not be opened", dir.display()))?;
+    match &opened.how {
+        How::New | How::Existing => tracing::info!(epoch = %opened.epoch, "the journal is open"),
+        How::Reset { set_aside, reason } => {
+            let kept = set_aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            tracing::error!(epoch = %opened.epoch, reason, kept, "the journal was damaged; a new one is begun");
+        }
+        How::Restored { old, reason } => {
+            tracing::error!(epoch = %opened.epoch, %old, reason, "the journal is a copy; its epoch was forked");
+        }
+    }
+    Ok(store)
+}
+
+/// The local socket, the pages on loopback, and the watchdog.
+fn spawn_house(supervisor: &mut Supervisor, loaded: &Loaded, shared: &Shared, store: &Store) {
+    let reporter = Reporter {
+        gateway: loaded.settings.gateway.name.clone(),
+        clock: Arc::clone(&shared.clock),
+        board: Arc::clone(&shared.board),
+        metrics: Arc::clone(&shared.metrics),
+        started_mono_ms: shared.clock.mono_ms(),
+    };
+    let path = loaded.settings.gateway.socket();
+    let asked = reporter.clone();
+    supervisor.spawn(Stage::House, "local socket", move |unit| {
+        let (path, reporter) = (path.clone(), asked.clone());
+        async move {
+            unit.running();
+            socket::serve(&path, &reporter, &unit.cancel).await.map_err(UnitError::from)
+        }
+    });
+    if let Some(address) = loaded.settings.gateway.http {
+        supervisor.spawn(Stage::House, "pages", move |unit| {
+            let reporter = reporter.clone();
+            async move {
+                unit.running();
+                http::serve(address, reporter, unit.cancel).await.map_err(UnitError::from)
+            }
+        });
+    }
+    let store = store.clone();
+    supervisor.spawn(Stage::House, "watchdog", move |unit| watchdog(unit, store.clone()));
+}
+
+/// Feeds systemd's watchdog only while the journal's writer answers within a bound: a stuck line is restarted, a dead
+/// uplink is no ill health (promise G14).
+async fn watchdog(unit: Unit, store: Store) -> Result<(), UnitError> {
+    let every = sd_notify::watchdog_enabled().map_or(PROBE_EVERY, |limit| limit / 3);
+    unit.running();
+    loop {
+        match timeout(PROBE_WITHIN, store.probe()).await {
+            Ok(Ok(())) => notify(&[sd_notify::NotifyState::Watchdog]),
+            Ok(Err(error)) => tracing::error!(%error, "the journal does not answer; the watchdog is not fed"),
+            Err(_elapsed) => tracing::error!("the journal is stuck; the watchdog is not fed"),
+        }
+        tokio::select! {
+            () = unit.cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `gatehouse status`: asks the running daemon by its local socket.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::ConfigArg;
+use crate::config;
+use crate::console::socket::{Answer, Question, ask};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The daemon's socket, if it is not where the configuration says.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the status.
+#[expect(clippy::print_stdout, reason = "the command's output")]
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let socket = match args.socket {
+        Some(socket) => socket,
+        None => config::load(&args.config.config)?.settings.gateway.socket(),
+    };
+    match ask(&socket, &Question::Status).await? {
+        Answer::Status(status) if args.json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Answer::Status(status) => print!("{}", status.text()),
+        Answer::Error(error) => bail!("the daemon at {} refused: {error}", socket.display()),
+    }
+    Ok(())
+}

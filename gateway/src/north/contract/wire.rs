@@ -1,0 +1,501 @@
+//! What stands in messages, as a platform reads it: the types behind the JSON Schemas. They tolerate unknown fields
+//! and unknown members of enumerations, so that they read the messages of later releases.
+//!
+//! The doc comments become descriptions in the schemas: they speak to a platform's engineer.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::model::record::{self, AlarmState, Category, Class, GapReason, Quality, Severity, Value};
+use crate::model::stamp::ClockTrust;
+
+/// A member of an open enumeration: one that this release knows, or one that a later release added.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Open<T> {
+    Known(T),
+    Other(String),
+}
+
+impl<T: JsonSchema> JsonSchema for Open<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Open{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let known = names(&T::json_schema(generator));
+        json_schema!({
+            "type": "string",
+            "anyOf": [
+                { "enum": known },
+                { "pattern": "^[a-z][a-z0-9_.]{0,63}$", "description": "open: later releases may add members" },
+            ],
+        })
+    }
+}
+
+/// The members of an enumeration, wherever the derive put them.
+fn names(schema: &Schema) -> Vec<serde_json::Value> {
+    let array = |value: &serde_json::Value, key: &str| value.get(key).and_then(|v| v.as_array()).cloned();
+    let schema = schema.as_value();
+    let mut names = array(schema, "enum").unwrap_or_default();
+    for one in array(schema, "oneOf").unwrap_or_default() {
+        names.extend(array(&one, "enum").unwrap_or_default());
+        names.extend(one.get("const").cloned());
+    }
+    names
+}
+
+/// A record's number within its class and epoch: 16 decimal digits, so that text order is number order and JavaScript
+/// keeps every digit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016}", self.0)
+    }
+}
+
+impl Serialize for Sequence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Decimal digits only: `u64::from_str` would also take a sign.
+fn digits<E: serde::de::Error>(text: &str) -> Result<u64, E> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| plain)
+        .ok_or_else(|| E::custom(format!("{text:?} is no decimal number of 64 bits")))
+}
+
+/// A number as text, or as a JSON number where a platform's language makes texts of numbers awkward.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Digits<'a> {
+    Number(u64),
+    #[serde(borrow)]
+    Text(Cow<'a, str>),
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match Digits::deserialize(deserializer) {
+        Ok(Digits::Number(number)) => Ok(number),
+        Ok(Digits::Text(text)) => digits(&text),
+        Err(_neither) => Err(D::Error::custom("expected decimal digits as text, or a whole number")),
+    }
+}
+
+impl<'de> Deserialize<'de> for Sequence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        number(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Sequence {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Sequence".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]{16,20}$" })
+    }
+}
+
+/// Milliseconds since the box booted, as decimal text: CloudEvents' integers have 32 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        number(deserializer).map(Self)
+    }
+}
+
+impl JsonSchema for Millis {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Millis".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]{1,20}$" })
+    }
+}
+
+/// Where it is. Fields that the data-sharing list hides are absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Place {
+    /// Administrative code (行政区划代码), 6 to 20 digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{6,20}$"))]
+    pub code: Option<String>,
+    /// Grid (网格).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<String>,
+    /// Building (楼栋).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub building: Option<String>,
+    /// Unit, that is staircase (单元).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Floor (楼层); negative below ground.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<i16>,
+    /// Household (户): a number or code, or a pseudonym (`p-` and 32 hexadecimal digits), never a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub household: Option<String>,
+}
+
+/// The device it comes from; the gateway itself is the device `gateway` of kind `gateway`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Device {
+    /// Its name, unique within the gateway.
+    pub id: String,
+    /// What it is: `button`, `contact`, `smoke` …; open.
+    pub kind: String,
+    /// The device profile (model) that describes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The bus or listener it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+}
+
+impl From<&record::DeviceRef> for Device {
+    fn from(device: &record::DeviceRef) -> Self {
+        Self {
+            id: device.id.to_string(),
+            kind: device.kind.clone(),
+            profile: device.profile.as_ref().map(ToString::to_string),
+            bus: device.bus.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A text for people. Codes and parameters are what programs read; the text is extra.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Text {
+    /// Chinese.
+    pub zh: String,
+    /// English.
+    pub en: String,
+}
+
+impl From<&record::Text> for Text {
+    fn from(text: &record::Text) -> Self {
+        Self { zh: text.zh.clone(), en: text.en.clone() }
+    }
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// The compound (小区).
+    pub compound: String,
+    pub device: Device,
+    pub place: Place,
+    /// What it is about; the same as the topic's last level.
+    pub category: Open<Category>,
+    /// What happened, as `thing.happened`: `button.pressed`; open.
+    pub name: String,
+    /// Perceived severity (X.733); absent when it calls for nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Open<Severity>>,
+    /// Parameters by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// The whole state of one alarm. Keep the one with the highest `rev`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Alarm {
+    /// The compound (小区).
+    pub compound: String,
+    /// The alarm's identity over its whole life.
+    pub alarm: String,
+    /// Grows with each change; a lower one than you have is old, whatever the order of arrival.
+    pub rev: u64,
+    /// Where it is in its life (ISA-18.2).
+    pub state: Open<AlarmState>,
+    /// Whether it is open. Decide by this, so that a state added later is understood.
+    pub open: bool,
+    /// Whether it stays until a person resets it.
+    pub latched: bool,
+    /// Whether it acted while the box's disk could not be written.
+    pub volatile: bool,
+    pub device: Device,
+    pub place: Place,
+    /// What it is about.
+    pub category: Open<Category>,
+    /// The condition, as `thing.happened`; open.
+    pub name: String,
+    /// Perceived severity (X.733).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Open<Severity>>,
+    /// Parameters by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// Records that you will not get, and why: what is in the range and has not reached you is no longer a hole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// The compound (小区).
+    pub compound: String,
+    /// The class of the missing records, in the envelope's epoch. The gap record itself is numbered as an event.
+    pub class: Open<Class>,
+    /// First number of the range.
+    pub from: Sequence,
+    /// Last number of the range.
+    pub to: Sequence,
+    /// How many records of the range are missing.
+    pub count: u64,
+    /// Why.
+    pub reason: Open<GapReason>,
+    /// The refusing reason code or the error, for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// One or more records of values. All of a message share epoch, boot, clock trust and `test`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Telemetry {
+    /// The compound (小区).
+    pub compound: String,
+    /// In the order of their numbers; the envelope's `sequence` is the last one's, its `previous` is the number before
+    /// the first one's. Between two of them there is no other record for you.
+    #[schemars(length(min = 1))]
+    pub records: Vec<TelemetryRecord>,
+}
+
+/// Values of one device that were taken at the same time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TelemetryRecord {
+    /// `epoch-telemetry-number`: de-duplicate by this, not by the message's `id`.
+    pub id: String,
+    /// The record's number.
+    pub sequence: Sequence,
+    /// When the values were taken; absent when the clock was not trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub time: Option<String>,
+    /// The same by the box's own clock: milliseconds since its boot.
+    pub monotonic: Millis,
+    pub device: Device,
+    pub place: Place,
+    pub samples: Vec<Sample>,
+}
+
+/// One value of one point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// The value's or input's name.
+    pub point: String,
+    pub value: Value,
+    /// How good it is.
+    pub quality: Open<Quality>,
+    /// Its unit, as UCUM or plain: `Cel`, `%`, `V`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// Numbers `from` to `to`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Range {
+    pub from: Sequence,
+    pub to: Sequence,
+}
+
+/// What the gateway says of itself and of what it still has to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct State {
+    /// The compound (小区).
+    pub compound: String,
+    /// Number of the connection, growing within an epoch. Ignore a state whose (`conn`, `rev`) is lower than the
+    /// highest you have of the same epoch: it is late.
+    pub conn: u64,
+    /// Number of the state within the connection; the last word of a connection (goodbye or will) has 2147483647.
+    pub rev: u64,
+    /// Whether the gateway is connected.
+    pub online: bool,
+    /// Why this state was sent.
+    pub reason: Open<super::status::StateReason>,
+    /// The contract's version. A minor number higher than you know means added fields.
+    pub contract: String,
+    /// The software's version.
+    pub version: String,
+    /// When a record counts as delivered.
+    pub delivery: Open<DeliveryLevel>,
+    /// When the gateway's process started; absent when the clock was not trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub started: Option<String>,
+    /// Seconds since the gateway's process started; absent in the will.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running_s: Option<u64>,
+    pub clock: Clock,
+    /// By class, what was sent and what is still to come; absent when the gateway is not online.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Progress>,
+    /// Commands that this gateway understands.
+    pub commands: Vec<String>,
+    /// What you may see.
+    pub shared: Shared,
+}
+
+/// When a record counts as delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryLevel {
+    /// On the broker's PUBACK.
+    Broker,
+    /// On your `down/receipt`.
+    Receipt,
+}
+
+/// One class of records as it stands for you.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    /// The highest number below `live_from` that you may see; 0: none.
+    pub last: Sequence,
+    /// Records from this number on come in the live stream of this connection (`replay` false).
+    pub live_from: Sequence,
+    /// Still to come in the backlog stream (`replay` true). A number up to `last` that is neither here nor with you,
+    /// nor in a gap record, was delivered before: ask for it with the command `replay` if you miss it.
+    pub pending: Vec<Range>,
+}
+
+/// The box's clock, and how to mend times that you stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Clock {
+    /// How far the clock can be trusted now.
+    pub trust: Open<ClockTrust>,
+    /// Wall time of the envelope's boot: milliseconds since 1970 = `monotonic` + this. Absent when not trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset_ms: Option<i64>,
+    /// The same for boots whose records were stamped with a lower trust. Time of such a record = its `monotonic` +
+    /// `offset_ms` of its `bootid`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<BootOffset>,
+    /// The gateway asks for the time: answer on `down/time` with this nonce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+/// Wall time of one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BootOffset {
+    pub bootid: String,
+    /// Milliseconds since 1970 = `monotonic` + this.
+    pub offset_ms: i64,
+    /// How far this can be trusted. It mends records whose `clocktrust` is lower.
+    pub trust: Open<ClockTrust>,
+}
+
+/// What the data-sharing list (数据共享清单) lets you see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Shared {
+    /// Classes of records; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<Open<Class>>>,
+    /// Categories of events and alarms; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub categories: Option<Vec<Open<Category>>>,
+    /// Number of buildings you see; absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buildings: Option<u32>,
+    /// Fields of `place` that are left out.
+    pub hidden: Vec<String>,
+    /// Whether households and cards travel as pseudonyms.
+    pub pseudonyms: bool,
+}
+
+/// One page of the snapshot that follows each connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// The compound (小区).
+    pub compound: String,
+    /// The same on all pages of one snapshot.
+    pub snapshot: String,
+    /// The connection it belongs to.
+    pub conn: u64,
+    /// From 1.
+    pub page: u32,
+    pub pages: u32,
+    /// By class, the last number that you may see at the moment of the snapshot; 0: none yet.
+    pub last: BTreeMap<String, Sequence>,
+    /// Open alarms of this page. An alarm that is on no page of a complete snapshot is closed, unless the last message
+    /// you have of it bears a number above `last.alarm`.
+    pub alarms: Vec<SnapshotAlarm>,
+}
+
+/// An open alarm, in short. Its whole state comes on `up/alarm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotAlarm {
+    pub alarm: String,
+    pub rev: u64,
+    pub state: Open<AlarmState>,
+    pub category: Open<Category>,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Open<Severity>>,
+    /// The device concerned.
+    pub device: String,
+    /// Number of the alarm record that holds this `rev`.
+    pub sequence: Sequence,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// The compound (小区).
+    pub compound: String,
+    /// The command's id.
+    pub command_id: String,
+    /// What was asked; empty when that could not be read.
+    pub command: String,
+    pub outcome: Open<super::status::Outcome>,
+    /// Whether this is the last word on the command. Decide by this, so that an outcome added later is understood.
+    pub last: bool,
+    /// Reason code; open.
+    pub code: String,
+    /// The reason, for a person.
+    pub detail: String,
+    /// What the command gave, by command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+    /// Whether `data` was left out because it did not fit a message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}

@@ -1,0 +1,198 @@
+//! A broker and the platform behind it, as honest as a real one: it stores by id, notices holes by `previous`, and can
+//! be asked for a broken mood.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::model::cursor::SeqRange;
+use crate::model::ids::{Epoch, Seq};
+use crate::model::record::{Class, Record};
+use crate::model::stamp::Stamp;
+use crate::north::engine::source::{Outgoing, Standing, Unsendable, Wording};
+use crate::north::engine::stream::Kind;
+
+/// Numbers that the sim's wording finds too large to say: every 97th event.
+pub(super) fn too_large(record: &Record) -> bool {
+    record.class == Class::Event && record.seq % 97 == 0 && !matches!(record.body, crate::model::record::Body::Gap(_))
+}
+
+/// A message of the sim's own contract.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Said {
+    State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)> },
+    Snapshot,
+    Records { class: Class, replay: bool, previous: Seq, records: Vec<(Seq, u64, String)> },
+}
+
+/// Says records plainly and hides some of them.
+#[derive(Debug, Clone)]
+pub(super) struct PlainWording {
+    /// Every `hide`-th record is not for this platform; 0 hides nothing.
+    pub(super) hide: u64,
+    pub(super) batch: usize,
+}
+
+impl PlainWording {
+    fn message(topic: &str, said: &Said) -> Outgoing {
+        let payload = Bytes::from(serde_json::to_vec(said).unwrap());
+        Outgoing { topic: topic.to_owned(), payload, retain: matches!(said, Said::State { .. }) }
+    }
+
+    fn entry(record: &Record) -> (Seq, u64, String) {
+        (record.seq, record.epoch.0, serde_json::to_string(&record.body).unwrap())
+    }
+}
+
+impl Wording for PlainWording {
+    fn sees(&self, record: &Record) -> bool {
+        let gap = matches!(record.body, crate::model::record::Body::Gap(_));
+        gap || self.hide == 0 || record.seq % self.hide != 0
+    }
+
+    fn record(&self, record: &Record, previous: Seq, replay: bool, _now: &Stamp) -> Result<Outgoing, Unsendable> {
+        if too_large(record) {
+            return Err(Unsendable { detail: "too large".to_owned() });
+        }
+        let records = vec![Self::entry(record)];
+        Ok(Self::message(record.class.as_str(), &Said::Records { class: record.class, replay, previous, records }))
+    }
+
+    fn telemetry(
+        &self,
+        records: &[&Record],
+        previous: Seq,
+        replay: bool,
+        _now: &Stamp,
+    ) -> Result<(Outgoing, usize), Unsendable> {
+        let count = records.len().min(self.batch);
+        let records = records[..count].iter().map(|record| Self::entry(record)).collect();
+        Ok((Self::message("telemetry", &Said::Records { class: Class::Telemetry, replay, previous, records }), count))
+    }
+
+    fn state(&self, standing: &Standing, _now: &Stamp) -> Outgoing {
+        let ranges = |(class, ranges): (&Class, &Vec<SeqRange>)| {
+            ranges.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
+        };
+        let pending = standing.pending.iter().flat_map(ranges).collect();
+        Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending })
+    }
+
+    fn snapshot(&self, _standing: &Standing, _now: &Stamp) -> Vec<Outgoing> {
+        vec![Self::message("snapshot", &Said::Snapshot); 2]
+    }
+}
+
+/// One record as the platform keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) epoch: u64,
+    pub(super) body: String,
+    pub(super) previous: Seq,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Platform {
+    pub(super) kept: BTreeMap<(Class, Seq), Kept>,
+    /// Kept since the last receipt: a crash of the platform loses it.
+    pub(super) unsure: Vec<(Class, Kind, Seq)>,
+    /// The last number of each stream on this connection.
+    pub(super) last: BTreeMap<(Class, Kind), Seq>,
+    /// What may be behind: streams told to wait, and records refused.
+    pub(super) went_back: BTreeSet<(Class, Kind)>,
+    pub(super) refused: BTreeSet<(Class, Seq)>,
+    pub(super) duplicates: u64,
+    pub(super) state_online: Option<(u64, bool)>,
+    /// Records delivered live that an earlier state announced as backlog, for the check of announcements.
+    pub(super) announced: BTreeMap<Class, BTreeSet<Seq>>,
+    /// With receipts: takes nothing whose predecessor it does not have.
+    pub(super) strict: bool,
+    pub(super) forgotten: BTreeSet<(Class, Seq)>,
+}
+
+impl Platform {
+    pub(super) fn new_connection(&mut self) {
+        self.last.clear();
+        self.went_back.clear();
+        self.announced.clear();
+    }
+
+    /// Loses what no receipt has confirmed.
+    pub(super) fn crash(&mut self) {
+        for (class, _kind, seq) in self.unsure.drain(..) {
+            self.kept.remove(&(class, seq));
+        }
+    }
+
+    /// The receipts the platform can honestly give.
+    pub(super) fn receipts(&mut self) -> Vec<(Class, Kind, Seq, Epoch)> {
+        let mut upto = BTreeMap::new();
+        for (class, kind, seq) in self.unsure.drain(..) {
+            upto.insert((class, kind), seq);
+        }
+        let kept = &self.kept;
+        upto.into_iter().map(|((class, kind), seq)| (class, kind, seq, Epoch(kept[&(class, seq)].epoch))).collect()
+    }
+
+    pub(super) fn take(&mut self, payload: &[u8], seed: u64) {
+        match serde_json::from_slice(payload).unwrap() {
+            Said::State { conn, online, pending } => {
+                self.state_online = Some((conn, online));
+                for (class, from, to) in pending {
+                    self.announced.entry(class).or_default().extend(from..=to);
+                }
+            }
+            Said::Snapshot => {}
+            Said::Records { class, replay, previous, records } => {
+                let kind = if replay { Kind::Backlog } else { Kind::Live };
+                assert!(self.state_online.is_some(), "records before any state, seed {seed}");
+                self.take_records(class, kind, previous, &records, seed);
+            }
+        }
+    }
+
+    fn take_records(
+        &mut self,
+        class: Class,
+        kind: Kind,
+        mut previous: Seq,
+        records: &[(Seq, u64, String)],
+        seed: u64,
+    ) {
+        for (seq, epoch, body) in records {
+            let exempt = self.refused.contains(&(class, *seq)) || self.went_back.contains(&(class, kind));
+            if !exempt {
+                let last = self.last.get(&(class, kind)).copied().unwrap_or(0);
+                assert!(last < *seq, "{class:?} {kind:?} went from {last} back to {seq}, seed {seed}");
+                self.last.insert((class, kind), *seq);
+            }
+            let known = previous == 0
+                || self.kept.contains_key(&(class, previous))
+                || self.forgotten.contains(&(class, previous));
+            if self.strict && kind == Kind::Live && !known && !self.is_announced(class, previous) {
+                // A hole that was not announced: the platform will not confirm beyond it.
+                return;
+            }
+            if self.strict && kind == Kind::Backlog && !known {
+                return;
+            }
+            let kept = Kept { epoch: *epoch, body: body.clone(), previous };
+            match self.kept.get(&(class, *seq)) {
+                Some(before) => {
+                    self.duplicates += 1;
+                    assert_eq!((before.epoch, &before.body), (*epoch, body), "one id, two contents, seed {seed}");
+                }
+                None => {
+                    self.kept.insert((class, *seq), kept);
+                }
+            }
+            self.unsure.push((class, kind, *seq));
+            previous = *seq;
+        }
+    }
+
+    fn is_announced(&self, class: Class, seq: Seq) -> bool {
+        self.announced.get(&class).is_some_and(|pending| pending.contains(&seq))
+    }
+}

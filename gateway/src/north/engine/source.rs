@@ -1,0 +1,100 @@
+//! What the engine needs from outside, without I/O of its own: records to read, and words to say them in.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use bytes::Bytes;
+
+use crate::model::cursor::{Head, SeqRange};
+use crate::model::ids::{Epoch, Seq};
+use crate::model::record::{Class, Record};
+use crate::model::stamp::Stamp;
+
+/// One stored record, or the number of one whose bytes cannot be read back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Read {
+    Record(Box<Record>),
+    Unreadable { seq: Seq, detail: String },
+}
+
+/// Why the journal could not be read. The engine waits and tries again; nothing is passed over.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the journal could not be read: {0}")]
+pub struct SourceError(pub String);
+
+/// The journal as an uplink reads it. Numbers that are neither returned as a record nor as unreadable are not stored
+/// any more; whoever dropped them has left a gap record.
+pub trait Source {
+    /// First and last stored number of each class.
+    fn heads(&mut self) -> Result<BTreeMap<Class, Head>, SourceError>;
+
+    /// Records `from..=to` in order, at most `records_max` and about `bytes_max`, but at least one if there is any.
+    fn read(
+        &mut self,
+        class: Class,
+        from: Seq,
+        to: Seq,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Read>, SourceError>;
+
+    /// The highest number in `not_below..below` whose record satisfies `sees`.
+    fn last_before(
+        &mut self,
+        class: Class,
+        below: Seq,
+        not_below: Seq,
+        sees: &dyn Fn(&Record) -> bool,
+    ) -> Result<Option<Seq>, SourceError>;
+
+    /// The first number of `class` that belongs to `epoch`.
+    fn epoch_start(&mut self, class: Class, epoch: Epoch) -> Result<Seq, SourceError>;
+}
+
+/// A message ready to be published at QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub topic: String,
+    pub payload: Bytes,
+    pub retain: bool,
+}
+
+/// Why a record cannot be said at all: it would not fit a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsendable {
+    pub detail: String,
+}
+
+/// What state and snapshot tell of the uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub conn: u64,
+    pub online: bool,
+    /// Whether an offline state is a farewell, not a will.
+    pub graceful: bool,
+    pub epoch: Option<Epoch>,
+    /// What is still to come as backlog, per class.
+    pub pending: BTreeMap<Class, Vec<SeqRange>>,
+    /// What each class holds.
+    pub heads: BTreeMap<Class, Head>,
+}
+
+/// The contract as the engine uses it: what may be seen, and how it is said.
+pub trait Wording: Send + Debug {
+    fn sees(&self, record: &Record) -> bool;
+
+    fn record(&self, record: &Record, previous: Seq, replay: bool, now: &Stamp) -> Result<Outgoing, Unsendable>;
+
+    /// As many of `records` as fit one message, from the first; says how many.
+    fn telemetry(
+        &self,
+        records: &[&Record],
+        previous: Seq,
+        replay: bool,
+        now: &Stamp,
+    ) -> Result<(Outgoing, usize), Unsendable>;
+
+    fn state(&self, standing: &Standing, now: &Stamp) -> Outgoing;
+
+    fn snapshot(&self, standing: &Standing, now: &Stamp) -> Vec<Outgoing>;
+}

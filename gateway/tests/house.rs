@@ -1,0 +1,110 @@
+//! The house plan: which part may import which (docs/ARCHITECTURE.md, "The map"). Reads the `use` lines and the
+//! `crate::` paths of every source file; unit tests at the end of a file or in `tests.rs` may reach further.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Part of the house and the parts it may name. `model` and `rt` are open to everything but each other's upper floor.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("rt", &["model"]),
+    ("south", &["model", "rt"]),
+    ("pipeline", &["model"]),
+    ("infer", &["model"]),
+    ("store", &["model", "rt"]),
+    ("north", &["model", "rt", "store"]),
+    ("console", &["model", "rt", "store"]),
+    ("config", &["model", "rt", "south", "north"]),
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Parts named by `crate::part` in the text before its tests.
+fn named_parts(text: &str) -> Vec<(usize, String)> {
+    let mut named = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("#[cfg(test)]") {
+            break;
+        }
+        if line.trim_start().starts_with("//") {
+            continue;
+        }
+        for (at, _) in line.match_indices("crate::") {
+            let rest = &line[at + "crate::".len()..];
+            let groups = rest.strip_prefix('{').map_or_else(
+                || vec![rest],
+                |list| list.split('}').next().unwrap_or_default().split(',').collect(),
+            );
+            for group in groups {
+                let part: String =
+                    group.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                named.push((number + 1, part));
+            }
+        }
+    }
+    named
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.file_name().is_some_and(|name| name == "tests.rs" || name == "simulation.rs")
+}
+
+#[test]
+fn every_import_keeps_to_the_house_plan() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let inside = path.strip_prefix(&root).unwrap();
+        let part = inside.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == part) else {
+            let open = part == "cmd" || part == "main.rs" || part == "lib.rs";
+            assert!(open, "{part} has no row in the house plan");
+            continue;
+        };
+        for (line, named) in named_parts(&fs::read_to_string(path).unwrap()) {
+            seen += 1;
+            if named != part && !allowed.contains(&named.as_str()) {
+                wrong.push(format!("{}:{line}: {part} must not know {named}", inside.display()));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} imports were seen: the reader is broken");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn sql_stands_in_the_store_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    for path in files {
+        let inside = path.strip_prefix(&root).unwrap();
+        if inside.starts_with("store") || is_test(&path) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("rusqlite"), "{} names rusqlite", inside.display());
+    }
+}
+
+#[test]
+fn the_reader_of_imports_sees_them() {
+    let text = "use crate::store::Store;\n// crate::north\nuse crate::{rt, south::device};\n#[cfg(test)]\nuse crate::cmd;";
+    let parts: Vec<String> = named_parts(text).into_iter().map(|(_, part)| part).collect();
+    assert_eq!(parts, ["store", "rt", "south"]);
+}

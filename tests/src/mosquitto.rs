@@ -1,0 +1,186 @@
+//! Mosquitto as the platform's broker: a real one, on free ports, with nothing kept over a restart.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::pki::{Identity, Pki};
+use crate::ports;
+use crate::process::Process;
+use crate::wait::eventually_ok;
+
+/// Debian puts it where an ordinary user's PATH does not look.
+const PROGRAMS: [&str; 3] =
+    ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/opt/homebrew/sbin/mosquitto"];
+
+/// How long it may take to start or end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A broker that can be killed and started again under the same address.
+#[derive(Debug)]
+pub struct Mosquitto {
+    folder: TempDir,
+    process: Option<Process>,
+    plain: SocketAddr,
+    websocket: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+}
+
+/// What it offers.
+#[derive(Debug, Default)]
+pub struct Options<'a> {
+    /// A listener for MQTT in WebSocket.
+    pub websocket: bool,
+    /// A listener that asks for a client certificate, whose common name becomes the user name.
+    pub tls: Option<(&'a Pki, &'a Identity)>,
+    /// Users with passwords; the others stay anonymous.
+    pub users: Vec<(&'a str, &'a str)>,
+    /// Lines of the access list. Without any, everything is allowed.
+    pub acl: Option<String>,
+}
+
+/// The rights of one gateway, as docs/platform states them; anonymous listeners may read everything.
+pub fn contract_acl(root: &str, gateway: &str, user: &str) -> String {
+    format!(
+        "topic readwrite #\n\nuser {user}\ntopic write {root}/v1/{gateway}/up/#\n\
+         topic read {root}/v1/{gateway}/down/#\ntopic read {root}/v1/{gateway}/up/state\n"
+    )
+}
+
+fn program() -> PathBuf {
+    let found = PROGRAMS.iter().map(PathBuf::from).find(|path| path.exists());
+    found.unwrap_or_else(|| PathBuf::from("mosquitto"))
+}
+
+impl Mosquitto {
+    /// One plain listener.
+    pub async fn start() -> Self {
+        Self::start_with(&Options::default()).await
+    }
+
+    pub async fn start_with(options: &Options<'_>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let plain = ports::free();
+        let websocket = options.websocket.then(ports::free);
+        let tls = options.tls.map(|_| ports::free());
+        let text = config(folder.path(), options, plain, websocket, tls);
+        std::fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
+        let mut broker = Self { folder, process: None, plain, websocket, tls };
+        broker.run().await;
+        broker
+    }
+
+    /// Address of the plain listener.
+    pub const fn address(&self) -> SocketAddr {
+        self.plain
+    }
+
+    pub fn url(&self) -> String {
+        format!("mqtt://{}", self.plain)
+    }
+
+    pub fn websocket_url(&self) -> String {
+        format!("ws://{}/mqtt", self.websocket.expect("asked for a WebSocket listener"))
+    }
+
+    /// By name, since certificates name hosts.
+    pub fn tls_url(&self) -> String {
+        format!("mqtts://localhost:{}", self.tls.expect("asked for a TLS listener").port())
+    }
+
+    /// Starts it after [`Self::stop`] or [`Self::kill`], and waits until it takes connections.
+    pub async fn run(&mut self) {
+        assert!(self.process.is_none(), "mosquitto runs already");
+        let mut command = Command::new(program());
+        command.arg("-c").arg(self.folder.path().join("mosquitto.conf"));
+        let mut process =
+            Process::spawn("mosquitto", &mut command, &self.folder.path().join("mosquitto.log"));
+        let addresses: Vec<SocketAddr> =
+            [Some(self.plain), self.websocket, self.tls].into_iter().flatten().collect();
+        eventually_ok("mosquitto listens", PATIENCE, async || {
+            if let Some(status) = process.ended() {
+                panic!("mosquitto ended at once ({status}): {}", process.output());
+            }
+            for address in &addresses {
+                TcpStream::connect(address).await?;
+            }
+            Ok::<_, std::io::Error>(())
+        })
+        .await;
+        self.process = Some(process);
+    }
+
+    /// SIGTERM, and gone when this returns.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().expect("mosquitto runs");
+        process.signal(Signal::TERM);
+        process.wait(PATIENCE).await;
+    }
+
+    /// SIGKILL, and gone when this returns.
+    pub fn kill(&mut self) {
+        self.process.take().expect("mosquitto runs").kill();
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("mosquitto.log")).unwrap_or_default()
+    }
+}
+
+fn config(
+    folder: &Path,
+    options: &Options<'_>,
+    plain: SocketAddr,
+    websocket: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+) -> String {
+    // Without limits a message goes to its readers before its PUBACK goes to its sender: what the gateway counts as
+    // delivered has then left this process too, and killing it loses nothing that a test counts.
+    let mut text = String::from(
+        "persistence false\nallow_anonymous true\nset_tcp_nodelay true\nlog_type all\n\
+         max_inflight_messages 0\nmax_queued_messages 0\n",
+    );
+    if rustix::process::getuid().is_root() {
+        text.push_str("user root\n");
+    }
+    if !options.users.is_empty() {
+        let path = folder.join("passwords");
+        std::fs::write(&path, "").unwrap();
+        for (user, password) in &options.users {
+            let mut command = Command::new("mosquitto_passwd");
+            let status = command.arg("-b").arg(&path).args([user, password]).status();
+            assert!(status.expect("mosquitto_passwd runs").success(), "mosquitto_passwd failed");
+        }
+        writeln!(text, "password_file {}", path.display()).unwrap();
+    }
+    if let Some(acl) = &options.acl {
+        let path = folder.join("acl");
+        std::fs::write(&path, acl).unwrap();
+        writeln!(text, "acl_file {}", path.display()).unwrap();
+    }
+    writeln!(text, "listener {} 127.0.0.1", plain.port()).unwrap();
+    if let Some(address) = websocket {
+        writeln!(text, "listener {} 127.0.0.1\nprotocol websockets", address.port()).unwrap();
+    }
+    if let (Some(address), Some((pki, identity))) = (tls, options.tls) {
+        let (ca, cert, key) = (pki.ca(), identity.cert.clone(), identity.key.clone());
+        writeln!(
+            text,
+            "listener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
+             use_identity_as_username true",
+            address.port(),
+            ca.display(),
+            cert.display(),
+            key.display()
+        )
+        .unwrap();
+    }
+    text
+}
