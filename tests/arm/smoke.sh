@@ -107,7 +107,7 @@ sed 's/^client = "z2m"$/client = "z2n"/' "$work/gatehouse.toml" > "$work/broken.
 line=$(grep -n '^client = "z2n"$' "$work/broken.toml" | cut -d: -f1)
 said=$(gatehouse check "$work/broken.toml" 2>&1) && fail 'check takes a client that does not exist'
 grep -q "broken.toml:$line:" <<< "$said" || fail "check does not name line $line: $said"
-grep -q 'z2m' <<< "$said" || fail "check does not name the nearest client: $said"
+grep -q 'did you mean "z2m"' <<< "$said" || fail "check does not name the nearest client: $said"
 rm "$work/broken.toml"
 passed 'check takes a good configuration and names the line of a mistake'
 mkdir -p "$work/data" "$work/secrets"
@@ -178,7 +178,7 @@ until_true "$wait_s" received_at_least "$acknowledged" \
 passed "$kills times kill -9: $acknowledged presses acknowledged of $tried, $(received_ids | wc -l) at the platform"
 
 # --- the journal agrees
-gatehouse journal export --config "$work/gatehouse.toml" --class event > "$work/export" || fail 'journal export fails while the gateway runs'
+gatehouse journal export --data-dir "$work/data" --class event > "$work/export" || fail 'journal export fails while the gateway runs'
 exported_ids() { grep '"button.pressed"' "$work/export" | grep -o '"id":"[0-9a-f]*-event-[0-9]*"' | cut -d'"' -f4 | sort -u; }
 exported=$(exported_ids | wc -l)
 [ "$exported" -ge "$acknowledged" ] && [ "$exported" -le "$tried" ] || fail "the journal holds $exported presses"

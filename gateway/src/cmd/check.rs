@@ -20,7 +20,7 @@ pub const UNREADABLE: u8 = 2;
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     /// A configuration file, or a directory of *.toml files.
-    #[arg(default_value = "/etc/gatehouse/gatehouse.toml")]
+    #[arg(default_value = "/etc/gatehouse")]
     pub path: PathBuf,
     /// How to report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -66,13 +66,18 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
             }
         }
     }
-    Ok(if report.unreadable() {
+    Ok(exit_code(&report, args.strict))
+}
+
+/// The exit code of a report; `strict` takes warnings for mistakes. `run` ends with the same code when it refuses.
+pub fn exit_code(report: &config::Report, strict: bool) -> u8 {
+    if report.unreadable() {
         UNREADABLE
-    } else if report.mistakes() > 0 || (args.strict && report.warnings() > 0) {
+    } else if report.mistakes() > 0 || (strict && report.warnings() > 0) {
         MISTAKES
     } else {
         CLEAN
-    })
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +106,9 @@ mod tests {
     #[test]
     fn what_cannot_be_read_has_a_code_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
-        for (path, said) in [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")] {
+        for (path, said) in
+            [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")]
+        {
             let mut out = Vec::new();
             let code = check(&CheckArgs { path, format: Format::Text, strict: false }, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
@@ -117,7 +124,8 @@ mod tests {
         assert_eq!(code, MISTAKES);
         assert_eq!(json["ok"], false);
         let first = &json["findings"][0];
-        let error = json["findings"].as_array().unwrap().iter().find(|found| found["weight"] == "error").unwrap();
+        let error =
+            json["findings"].as_array().unwrap().iter().find(|found| found["weight"] == "error").unwrap();
         assert_eq!((&error["line"], &error["column"]), (&1.into(), &2.into()), "{first}");
         assert_eq!(error["hint"], "did you mean `gateway`?");
     }

@@ -1,7 +1,7 @@
 //! `gatehouse run`: wiring and shutdown order. Opens the journal, starts the north, then the south; says READY when the
 //! listeners are bound; stops in the order of the data: south, north, journal.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,19 +13,23 @@ use super::ConfigArg;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
-use crate::model::journal::{Journal, NoFold};
+use crate::model::journal::NoFold;
 use crate::model::ids::{BusName, UplinkName};
-use crate::north::link::Link;
+use crate::north::config::UplinkConfig;
+use crate::north::link::{self, Link};
 use crate::rt::board::Board;
 use crate::rt::clock::{SharedClock, SystemClock};
 use crate::rt::metrics::Metrics;
 use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
-use crate::south::broker::Broker;
+use crate::south::broker::config::{BrokerConfig, ClientConfig};
+use crate::south::broker::{self, Broker};
 use crate::store::{self, How, Store, Synchronous};
 
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
 const SOUTH_GRACE: Duration = Duration::from_millis(1_500);
 const NORTH_GRACE: Duration = Duration::from_millis(2_000);
+/// Of it, for what is on its way already.
+const NORTH_DRAIN: Duration = Duration::from_millis(1_500);
 const HOUSE_GRACE: Duration = Duration::from_millis(300);
 const STORE_GRACE: Duration = Duration::from_millis(1_000);
 
@@ -99,12 +103,12 @@ impl Daemon {
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         spawn_house(&mut supervisor, &loaded, &shared, &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
-            spawn_uplink(&mut supervisor, name, uplink, &loaded, &shared, &store);
+            spawn_uplink(&mut supervisor, (name, uplink), &loaded, &shared, &store);
         }
         let mut listening = Vec::new();
-        for (name, bus) in &loaded.settings.buses {
-            let BusConfig::Broker(broker) = bus;
-            listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker, &loaded, &shared, &store)));
+        for (name, BusConfig::Broker(broker)) in &loaded.settings.buses {
+            let broker = broker_of(name, broker, &loaded, &shared, &store)?;
+            listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
         }
         Ok(Self { supervisor, store, board: shared.board, listening })
     }
@@ -188,6 +192,84 @@ fn spawn_house(supervisor: &mut Supervisor, loaded: &Loaded, shared: &Shared, st
     }
     let store = store.clone();
     supervisor.spawn(Stage::House, "watchdog", move |unit| watchdog(unit, store.clone()));
+}
+
+fn spawn_uplink(
+    supervisor: &mut Supervisor,
+    (name, config): (&UplinkName, &UplinkConfig),
+    loaded: &Loaded,
+    shared: &Shared,
+    store: &Store,
+) {
+    let link = Arc::new(Link::new(link::Parts {
+        uplink: name.clone(),
+        gateway: loaded.settings.gateway.name.clone(),
+        compound: loaded.settings.gateway.compound.clone(),
+        config: config.clone(),
+        store: store.clone(),
+        clock: Arc::clone(&shared.clock),
+        metrics: Arc::clone(&shared.metrics),
+        board: Arc::clone(&shared.board),
+        started: shared.clock.now(),
+        drain: NORTH_DRAIN,
+    }));
+    supervisor.spawn(Stage::North, &format!("uplink {name}"), move |unit| {
+        let link = Arc::clone(&link);
+        async move {
+            unit.running();
+            link.run(unit.cancel).await.map_err(UnitError::from)
+        }
+    });
+}
+
+/// The broker of a bus with the clients that log in to it: those that name it, or all that name none.
+fn broker_of(
+    bus: &BusName,
+    config: &BrokerConfig,
+    loaded: &Loaded,
+    shared: &Shared,
+    store: &Store,
+) -> anyhow::Result<Broker> {
+    let settings = &loaded.settings;
+    let ours = |client: &ClientConfig| client.bus.as_ref().is_none_or(|named| named == bus);
+    let clients = settings.clients.iter().filter(|(_, client)| ours(client));
+    let setup = broker::Setup {
+        bus: bus.clone(),
+        config: config.clone(),
+        clients: clients.map(|(name, client)| (name.clone(), client.clone())).collect(),
+        devices: settings.devices.clone(),
+        profiles: loaded.profiles.iter().map(|(name, p)| (name.clone(), Arc::new(p.clone()))).collect(),
+        secrets_dir: settings.gateway.secrets_dir.clone(),
+    };
+    let deps = broker::Deps {
+        journal: Arc::new(store.clone()),
+        clock: Arc::clone(&shared.clock),
+        metrics: Arc::clone(&shared.metrics),
+        board: Arc::clone(&shared.board),
+    };
+    Broker::new(setup, deps).with_context(|| format!("the broker [buses.{bus}] could not be set up"))
+}
+
+/// The receiver fires when the broker's ports are bound for the first time.
+fn spawn_broker(supervisor: &mut Supervisor, name: &BusName, broker: Broker) -> oneshot::Receiver<()> {
+    let (bound_tx, bound_rx) = oneshot::channel();
+    let first = Arc::new(Mutex::new(Some(bound_tx)));
+    let broker = Arc::new(broker);
+    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
+        let (broker, first) = (Arc::clone(&broker), Arc::clone(&first));
+        async move {
+            let ready = |bound: broker::Bound| {
+                tracing::info!(plain = ?bound.plain, tls = ?bound.tls, "the broker listens");
+                let waiting = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if waiting.is_some_and(|waiting| waiting.send(()).is_err()) {
+                    tracing::debug!("nobody waits for the broker any more");
+                }
+                unit.running();
+            };
+            broker.run(unit.cancel.clone(), ready).await.map_err(UnitError::from)
+        }
+    });
+    bound_rx
 }
 
 /// Feeds systemd's watchdog only while the journal's writer answers within a bound: a stuck line is restarted, a dead

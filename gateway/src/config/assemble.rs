@@ -117,7 +117,9 @@ pub(super) fn locate(root: &DeTable<'_>, start: &Range<usize>, path: &[String]) 
     let mut place = if node.get_ref().as_table().is_some() { key.span() } else { node.span() };
     for key in rest {
         let next = match node.get_ref() {
-            DeValue::Table(table) => table.get_key_value(key.as_str()).map(|(key, value)| (key.span(), value)),
+            DeValue::Table(table) => {
+                table.get_key_value(key.as_str()).map(|(key, value)| (key.span(), value))
+            }
             DeValue::Array(items) => {
                 key.parse().ok().and_then(|index: usize| items.get(index)).map(|value| (value.span(), value))
             }
@@ -148,6 +150,19 @@ pub(super) fn placed(problems: Vec<Problem>, root: &DeTable<'_>, start: &Range<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_serde_refuses_has_its_place() {
+        // The walk would have told this one first; serde has the last word.
+        let text = "[gateway]\nname = \"BAD\"\ncompound = \"c\"\n";
+        let tree = super::super::syntax::tree(text, 7);
+        let mut notes = Vec::new();
+        assert_eq!(part::<GatewayConfig>(tree.get("gateway").unwrap(), &mut notes), None);
+        let place = text.find("\"BAD\"").unwrap() + 7;
+        assert_eq!(notes.len(), 1);
+        assert_eq!(notes[0].span, place..place + 5);
+        assert!(notes[0].message.starts_with("a name is made of"), "{}", notes[0].message);
+    }
 
     #[test]
     fn a_path_leads_to_the_deepest_thing_written() {

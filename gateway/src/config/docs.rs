@@ -76,8 +76,13 @@ impl<'a> Writer<'a> {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Vec::new() };
         let mut tables = Vec::new();
         let mut rows = Vec::new();
-        let required: BTreeSet<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: BTreeSet<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         for (key, property) in properties {
             let needed = required.contains(&**key);
             if self.is_table(property) {
@@ -102,13 +107,16 @@ impl<'a> Writer<'a> {
                 self.line(&format!("<a id=\"{}\"></a>\n", anchor(&name.to_lowercase())));
             }
             self.line("| key | type | default | meaning |\n|---|---|---|---|");
-            rows.iter().for_each(|(_, row)| self.line(row));
+            for (_, row) in &rows {
+                self.line(row);
+            }
         }
         tables.into_iter().map(|(_, table)| table).collect()
     }
 
     fn heading(&mut self, path: &[String], outer: &Value, inner: &Value) {
-        let name = if path.is_empty() { "(top of the file)".to_owned() } else { format!("[{}]", path.join(".")) };
+        let name =
+            if path.is_empty() { "(top of the file)".to_owned() } else { format!("[{}]", path.join(".")) };
         let text = outer.get("description").or_else(|| inner.get("description")).and_then(Value::as_str);
         let level = self.level;
         self.line(&format!("\n{level} `{name}`\n\n{}\n", joined(text.unwrap_or(""))));
@@ -116,14 +124,15 @@ impl<'a> Writer<'a> {
 
     fn row(&self, key: &str, property: &Value, required: bool) -> String {
         let (schema, _) = self.resolve(property);
-        let meaning = property.get("description").or_else(|| schema.get("description")).and_then(Value::as_str);
+        let meaning =
+            property.get("description").or_else(|| schema.get("description")).and_then(Value::as_str);
         let default = match property.get("default").or_else(|| schema.get("default")) {
             _ if required => "**required**".to_owned(),
             Some(Value::Null) | None => "–".to_owned(),
             Some(Value::Object(_)) => "–".to_owned(),
             Some(value) => format!("`{value}`"),
         };
-        let meaning = format!("{}{}", joined(meaning.unwrap_or("")), self.word_meanings(schema));
+        let meaning = format!("{}{}", joined(meaning.unwrap_or("")), Self::word_meanings(schema));
         let cells = [format!("`{key}`"), self.kind(key, property), default, meaning];
         format!("| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
     }
@@ -145,7 +154,8 @@ impl<'a> Writer<'a> {
             Some(&"integer") => format!("whole number{}", range(schema, "minimum", "maximum", "")),
             Some(&"number") => format!("number{}", range(schema, "minimum", "maximum", "")),
             Some(&"array") => {
-                let inner = schema.get("items").map_or_else(|| "value".to_owned(), |items| self.kind(key, items));
+                let inner =
+                    schema.get("items").map_or_else(|| "value".to_owned(), |items| self.kind(key, items));
                 format!("list: {inner}{}", range(schema, "minItems", "maxItems", " entries"))
             }
             Some(&"object") => match (definition, entry_schema(schema)) {
@@ -164,7 +174,7 @@ impl<'a> Writer<'a> {
     }
 
     /// What each word of an enumeration means, where the types say it.
-    fn word_meanings(&self, schema: &Value) -> String {
+    fn word_meanings(schema: &Value) -> String {
         let choices = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
         let told = choices.filter_map(|choice| {
             let word = choice.get("const")?.as_str()?;
@@ -178,7 +188,9 @@ impl<'a> Writer<'a> {
         let alternatives = choices.map(|choice| self.resolve(choice).0);
         std::iter::once(schema)
             .chain(alternatives)
-            .flat_map(|schema| super::scalar::words(schema).map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>())
+            .flat_map(|schema| {
+                super::scalar::words(schema).map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>()
+            })
             .collect()
     }
 
@@ -193,7 +205,8 @@ impl<'a> Writer<'a> {
         loop {
             let reference = schema.get("$ref").and_then(Value::as_str);
             let only = schema.get("anyOf").and_then(Value::as_array).and_then(|choices| {
-                let mut real = choices.iter().filter(|choice| choice.get("type") != Some(&Value::from("null")));
+                let mut real =
+                    choices.iter().filter(|choice| choice.get("type") != Some(&Value::from("null")));
                 real.next().filter(|_| real.next().is_none())
             });
             let target = reference.and_then(|reference| self.root.pointer(reference.trim_start_matches('#')));
@@ -217,7 +230,8 @@ impl<'a> Writer<'a> {
 
 /// The schema of a map's entries.
 fn entry_schema(schema: &Value) -> Option<&Value> {
-    let named = schema.get("patternProperties").and_then(Value::as_object).and_then(|map| map.values().next());
+    let named =
+        schema.get("patternProperties").and_then(Value::as_object).and_then(|map| map.values().next());
     named.or_else(|| schema.get("additionalProperties").filter(|open| open.is_object()))
 }
 

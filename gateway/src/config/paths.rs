@@ -43,7 +43,11 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     let mut out = Vec::new();
     for (name, BusConfig::Broker(broker)) in &settings.buses {
         let Some(tls) = &broker.tls else { continue };
-        let files = [("cert_file", &tls.cert_file), ("key_file", &tls.key_file), ("client_ca_file", &tls.client_ca_file)];
+        let files = [
+            ("cert_file", &tls.cert_file),
+            ("key_file", &tls.key_file),
+            ("client_ca_file", &tls.client_ca_file),
+        ];
         for (key, file) in files {
             out.extend(file_problem(&["buses", name.as_str(), "broker", "tls", key], file));
         }
@@ -79,7 +83,8 @@ fn secret_problem(path: &[&str], file: &Path, client: &str) -> Option<Problem> {
         }
         Ok(metadata) if metadata.permissions().mode() & OTHERS != 0 => {
             let shown = file.display();
-            let problem = Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
+            let problem =
+                Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
             Some(problem.hint(format!("chmod 640 {shown}")))
         }
         // Another user's secrets may well be closed to who runs the check.
@@ -98,7 +103,8 @@ fn file_problem(path: &[&str], file: &Path) -> Option<Problem> {
     }
     let secret = path.last().is_some_and(|key| key.ends_with("key_file") || *key == "password_file");
     if secret && metadata.permissions().mode() & OTHERS != 0 {
-        let problem = Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
+        let problem =
+            Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
         return Some(problem.hint(format!("chmod 640 {shown}")));
     }
     let denied = access(file, Access::READ_OK).err()?;

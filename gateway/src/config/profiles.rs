@@ -35,7 +35,9 @@ pub(super) fn read(
     // The shipped ones are without mistakes: a test of theirs holds that.
     match shipped_profiles() {
         Ok(profiles) => known.profiles = profiles,
-        Err(error) => notes.push(Note::error(0..1, format!("the shipped profiles are damaged: {}", error.message()))),
+        Err(error) => {
+            notes.push(Note::error(0..1, format!("the shipped profiles are damaged: {}", error.message())));
+        }
     }
     known.names.extend(known.profiles.keys().map(|name| name.as_str().to_owned()));
     let gateway = root.get("gateway").and_then(|gateway| gateway.get_ref().as_table());

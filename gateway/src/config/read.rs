@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::Note;
 use super::source::Sources;
 use super::syntax;
-use crate::model::limits::{CONFIG_FILE_BYTES_MAX, CONFIG_FILES_MAX};
+use crate::model::limits::{CONFIG_BYTES_MAX, CONFIG_FILE_BYTES_MAX, CONFIG_FILES_MAX};
 
 /// What was read, with every mistake of syntax.
 #[derive(Debug, Default)]
@@ -38,7 +38,8 @@ impl Texts {
                 let text = same_length(error.as_bytes());
                 let base = self.sources.add(name, text.clone());
                 let note = Note::error(base + at..base + at + 1, "the file is not UTF-8 text from here on");
-                self.notes.push(note.hint("save it as UTF-8; editors on Chinese Windows write GBK by default"));
+                self.notes
+                    .push(note.hint("save it as UTF-8; editors on Chinese Windows write GBK by default"));
                 return self.mend(base, &text);
             }
         };
@@ -59,6 +60,12 @@ impl Texts {
 
     /// Reads a file and takes it in; false if it could not be read.
     pub(super) fn read(&mut self, path: &Path) -> bool {
+        if self.files.iter().map(|(_, text)| text.len()).sum::<usize>() > CONFIG_BYTES_MAX {
+            let path = path.display();
+            self.unreadable
+                .push(format!("{path} was not read: all files together pass {CONFIG_BYTES_MAX} bytes"));
+            return false;
+        }
         match bounded(path) {
             Ok(bytes) => self.add(&path.display().to_string(), bytes),
             Err(reason) => {
@@ -141,7 +148,9 @@ fn bounded(path: &Path) -> Result<Vec<u8>, String> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= CONFIG_FILE_BYTES_MAX) {
         Ok(bytes)
     } else {
-        Err(format!("it is larger than {CONFIG_FILE_BYTES_MAX} bytes; spread it over several files in a directory"))
+        Err(format!(
+            "it is larger than {CONFIG_FILE_BYTES_MAX} bytes; spread it over several files in a directory"
+        ))
     }
 }
 

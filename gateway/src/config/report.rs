@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::source::{Excerpt, Position, Sources};
 use crate::model::check::Weight;
 
-/// Findings printed for a terminal: a wrong file type would fill the screen. JSON tells as many.
+/// Findings that are told: a file of another kind would fill the screen. Beyond it they are counted; mistakes go
+/// before warnings.
 pub const FINDINGS_MAX: usize = 1_000;
 
 /// Columns of a source line that are printed around what is meant.
@@ -86,6 +87,8 @@ pub struct Also {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     findings: Vec<Finding>,
+    mistakes: usize,
+    warnings: usize,
     /// What could not be read at all.
     unreadable: Vec<String>,
 }
@@ -98,6 +101,7 @@ impl std::fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it serialises by reference")]
 fn weight_word<S: serde::Serializer>(weight: &Weight, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(word(*weight))
 }
@@ -113,7 +117,14 @@ impl Report {
     pub(super) fn new(mut notes: Vec<Note>, sources: &Sources, unreadable: Vec<String>) -> Self {
         notes.sort_by(|a, b| (a.span.start, a.weight, &a.message).cmp(&(b.span.start, b.weight, &b.message)));
         notes.dedup_by(|a, b| a.span == b.span && a.message == b.message);
-        notes.truncate(FINDINGS_MAX);
+        let mistakes = notes.iter().filter(|note| note.weight == Weight::Error).count();
+        let warnings = notes.len() - mistakes;
+        if notes.len() > FINDINGS_MAX {
+            // Stable, so that each weight keeps its order.
+            notes.sort_by_key(|note| note.weight);
+            notes.truncate(FINDINGS_MAX);
+            notes.sort_by_key(|note| note.span.start);
+        }
         let findings = notes
             .into_iter()
             .map(|note| Finding {
@@ -133,20 +144,21 @@ impl Report {
                 excerpt: sources.excerpt(&note.span),
             })
             .collect();
-        Self { findings, unreadable }
+        Self { findings, mistakes, warnings, unreadable }
     }
 
+    /// At most [`FINDINGS_MAX`] of them.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
     /// Mistakes that stop the gateway.
     pub fn mistakes(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.weight == Weight::Error).count()
+        self.mistakes
     }
 
     pub fn warnings(&self) -> usize {
-        self.findings.len() - self.mistakes()
+        self.warnings
     }
 
     /// Whether something could not be read at all, so that nothing can be said of it.
@@ -184,15 +196,23 @@ impl Report {
     }
 
     fn sum(&self) -> String {
-        let files: BTreeSet<&str> =
-            self.findings.iter().filter_map(|finding| finding.place.as_ref()).map(|place| &*place.file).collect();
+        let files: BTreeSet<&str> = self
+            .findings
+            .iter()
+            .filter_map(|finding| finding.place.as_ref())
+            .map(|place| &*place.file)
+            .collect();
         let count = |number: usize, what: &str| match number {
             0 => format!("no {what}s"),
             1 => format!("1 {what}"),
             more => format!("{more} {what}s"),
         };
         let (mistakes, warnings) = (count(self.mistakes(), "mistake"), count(self.warnings(), "warning"));
-        format!("{mistakes}, {warnings} in {}", count(files.len(), "file"))
+        let sum = format!("{mistakes}, {warnings} in {}", count(files.len(), "file"));
+        match (self.mistakes + self.warnings).saturating_sub(self.findings.len()) {
+            0 => sum,
+            more => format!("{sum}; {more} of them are not shown"),
+        }
     }
 
     /// For a program.
@@ -341,6 +361,19 @@ mod tests {
         let expected = "error: unknown key `nane`\n --> gatehouse.toml:2:1\n  |\n2 | nane = \"g\"\n  | ^^^^\n\
                         hint: did you mean `name`?\n\n1 mistake, no warnings in 1 file\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn many_warnings_do_not_hide_a_mistake() {
+        let mut sources = Sources::default();
+        sources.add("a", "x".repeat(2_000));
+        let mut notes: Vec<Note> = (0..1_500).map(|at| Note::warning(at..at + 1, "w")).collect();
+        notes.push(Note::error(1_900..1_901, "e"));
+        let report = Report::new(notes, &sources, Vec::new());
+        assert!(!report.clean());
+        assert_eq!((report.mistakes(), report.warnings(), report.findings().len()), (1, 1_500, FINDINGS_MAX));
+        assert_eq!(report.findings().last().unwrap().message, "e");
+        assert!(report.text().ends_with("1 mistake, 1500 warnings in 1 file; 501 of them are not shown\n"));
     }
 
     #[test]

@@ -38,14 +38,16 @@ pub(super) fn wrong_type(node: &Node<'_>, schema: &Value) -> Option<String> {
     if types.is_empty() {
         return None;
     }
-    let fits = types.iter().any(|name| match (node.get_ref(), *name) {
-        (DeValue::String(_), "string")
-        | (DeValue::Integer(_), "integer" | "number")
-        | (DeValue::Float(_), "number")
-        | (DeValue::Boolean(_), "boolean")
-        | (DeValue::Array(_), "array")
-        | (DeValue::Table(_), "object") => true,
-        _ => false,
+    let fits = types.iter().any(|name| {
+        matches!(
+            (node.get_ref(), *name),
+            (DeValue::String(_), "string")
+                | (DeValue::Integer(_), "integer" | "number")
+                | (DeValue::Float(_), "number")
+                | (DeValue::Boolean(_), "boolean")
+                | (DeValue::Array(_), "array")
+                | (DeValue::Table(_), "object")
+        )
     });
     if fits {
         return None;
@@ -73,8 +75,12 @@ pub(super) fn type_hint(node: &Node<'_>, schema: &Value) -> Option<String> {
         DeValue::String(text) if has("boolean") && matches!(&**text, "true" | "false") => {
             Some(format!("write {text} without quotes"))
         }
-        DeValue::String(text) if has("boolean") && matches!(&**text, "yes" | "on") => Some("write true".to_owned()),
-        DeValue::String(text) if has("boolean") && matches!(&**text, "no" | "off") => Some("write false".to_owned()),
+        DeValue::String(text) if has("boolean") && matches!(&**text, "yes" | "on") => {
+            Some("write true".to_owned())
+        }
+        DeValue::String(text) if has("boolean") && matches!(&**text, "no" | "off") => {
+            Some("write false".to_owned())
+        }
         DeValue::String(text) if has("integer") && text.trim().parse::<i64>().is_ok() => {
             Some(format!("write {} without quotes", text.trim()))
         }
@@ -100,8 +106,9 @@ pub(super) fn number(node: &Node<'_>, schema: &Value, path: &[String]) -> Option
     let key = path.last().map_or("", String::as_str);
     let value: f64 = match node.get_ref() {
         DeValue::Integer(number) if !types(schema).contains(&"number") => {
-            return whole(number, schema)
-                .map(|(message, hint)| Note::error(node.span(), format!("`{key}` is {message}")).maybe_hint(hint));
+            return whole(number, schema).map(|(message, hint)| {
+                Note::error(node.span(), format!("`{key}` is {message}")).maybe_hint(hint)
+            });
         }
         DeValue::Integer(number) => number.to_string().parse().ok()?,
         DeValue::Float(number) => number.as_str().replace('_', "").parse().ok()?,

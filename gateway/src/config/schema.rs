@@ -40,7 +40,14 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(schema: &'a Value, lost: &'a BTreeSet<String>) -> Self {
-        Self { schema, lost, notes: Vec::new(), bad: BTreeSet::new(), patterns: BTreeMap::new(), above: Vec::new() }
+        Self {
+            schema,
+            lost,
+            notes: Vec::new(),
+            bad: BTreeSet::new(),
+            patterns: BTreeMap::new(),
+            above: Vec::new(),
+        }
     }
 
     /// Checks a whole document. `span` is where it begins.
@@ -81,7 +88,8 @@ impl<'a> Walk<'a> {
         }
         if let Some(expected) = scalar::wrong_type(node, schema) {
             let key = path.last().map_or("", String::as_str);
-            let note = Note::error(node.span(), format!("`{key}` must be {expected}, not {}", scalar::kind(node)));
+            let note =
+                Note::error(node.span(), format!("`{key}` must be {expected}, not {}", scalar::kind(node)));
             self.notes.push(note.maybe_hint(scalar::type_hint(node, schema)));
             return;
         }
@@ -128,7 +136,9 @@ impl<'a> Walk<'a> {
             path.pop();
         }
         self.above.pop();
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in
+            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+        {
             if table.contains_key(name) {
                 continue;
             }
@@ -153,7 +163,8 @@ impl<'a> Walk<'a> {
             format!("{table} lacks the key `{name}`")
         };
         let meaning = property.and_then(|property| property.get("description")).and_then(Value::as_str);
-        Note::error(span.clone(), what).maybe_hint(meaning.map(|text| format!("`{name}`: {}", first_line(text))))
+        Note::error(span.clone(), what)
+            .maybe_hint(meaning.map(|text| format!("`{name}`: {}", first_line(text))))
     }
 
     /// The note for a key that nobody knows, and the key that was probably meant.
@@ -169,7 +180,9 @@ impl<'a> Walk<'a> {
             let file = known.iter().find(|key| **key == format!("{name}_file")).copied();
             let file = file.or_else(|| known.iter().find(|key| **key == "password_file").copied());
             let hint = match file {
-                Some(key) => format!("write it into a file that only gatehouse may read, and name that file with `{key}`"),
+                Some(key) => format!(
+                    "write it into a file that only gatehouse may read, and name that file with `{key}`"
+                ),
                 None => "remove it: secrets lie in files that only gatehouse may read".to_owned(),
             };
             let message = format!("`{}`: a secret must not stand in the configuration", printable(name));
@@ -179,6 +192,9 @@ impl<'a> Walk<'a> {
         let free = known.iter().copied().filter(|key| !table.contains_key(*key));
         if let Some(near) = nearest(name, free) {
             return (note.hint(format!("did you mean `{near}`?")), Some(near.to_owned()));
+        }
+        if let Some(near) = nearest(name, known.iter().copied()) {
+            return (note.hint(format!("`{near}` stands here already; valid here: {}", listed(known))), None);
         }
         let higher = self.above.iter().rev().skip(1).any(|above| keys(above).any(|key| key == name));
         let hint = if higher {
@@ -206,9 +222,10 @@ impl<'a> Walk<'a> {
             DeValue::Table(table) if !kinds.is_empty() => self.kind_table(table, &node.span(), &kinds, path),
             _ => {
                 let key = path.last().map_or("", String::as_str);
-                let expected = match kinds.is_empty() {
-                    true => format!("one of {}", quoted(&words)),
-                    false => "a table named after its kind".to_owned(),
+                let expected = if kinds.is_empty() {
+                    format!("one of {}", quoted(&words))
+                } else {
+                    "a table named after its kind".to_owned()
                 };
                 let message = format!("`{key}` must be {expected}, not {}", scalar::kind(node));
                 self.notes.push(Note::error(node.span(), message));
@@ -241,7 +258,9 @@ impl<'a> Walk<'a> {
         }
         if let [first, second, ..] = named.as_slice() {
             let message = format!("[{at}] has two kinds, `{}` and `{}`", first.0, second.0);
-            self.notes.push(Note::error(second.1.clone(), message).also(first.1.clone(), "the other kind stands here"));
+            self.notes.push(
+                Note::error(second.1.clone(), message).also(first.1.clone(), "the other kind stands here"),
+            );
         }
         let mut told = !named.is_empty();
         for (name, span, table) in strange {
@@ -305,8 +324,10 @@ impl<'a> Walk<'a> {
         }
         let key = path.last().map_or("", String::as_str);
         let shown = printable(&without_credentials(text));
-        let meaning = schema.get("description").and_then(Value::as_str).map(|text| first_line(text).to_owned());
-        let note = Note::error(node.span(), format!("`{key}` does not have the form it must have: {shown:?}"));
+        let meaning =
+            schema.get("description").and_then(Value::as_str).map(|text| first_line(text).to_owned());
+        let note =
+            Note::error(node.span(), format!("`{key}` does not have the form it must have: {shown:?}"));
         self.notes.push(note.hint(meaning.unwrap_or_else(|| format!("it must match {pattern}"))));
     }
 
@@ -319,7 +340,8 @@ impl<'a> Walk<'a> {
         unit: &str,
         path: &[String],
     ) {
-        let bound = |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        let bound =
+            |name: &str| schema.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         let key = path.last().map_or("", String::as_str);
         if length == 0 && bound(least).is_some_and(|least| least > 0) {
             self.notes.push(Note::error(node.span(), format!("`{key}` is empty")));
@@ -334,7 +356,8 @@ impl<'a> Walk<'a> {
 
     /// A pattern that does not compile matches everything: serde and the parts' own checks still follow.
     fn matches(&mut self, pattern: &str, text: &str) -> bool {
-        let known = self.patterns.entry(pattern.to_owned()).or_insert_with(|| regex::Regex::new(pattern).ok());
+        let known =
+            self.patterns.entry(pattern.to_owned()).or_insert_with(|| regex::Regex::new(pattern).ok());
         known.as_ref().is_none_or(|known| known.is_match(text))
     }
 }
@@ -376,9 +399,10 @@ fn bad_name(span: Range<usize>, text: &str) -> Note {
     let plain = plain.trim_matches(['-', '_']);
     let note = Note::error(span, format!("{:?} is not a name", printable(text)));
     let rule = "a name is 1 to 64 of a-z, 0-9, `_` and `-`, and starts with a letter or a digit";
-    match plain.is_empty() || plain.len() > crate::model::limits::NAME_BYTES_MAX {
-        true => note.hint(rule),
-        false => note.hint(format!("write {plain:?}; {rule}")),
+    if plain.is_empty() || plain.len() > crate::model::limits::NAME_BYTES_MAX {
+        note.hint(rule)
+    } else {
+        note.hint(format!("write {plain:?}; {rule}"))
     }
 }
 

@@ -88,7 +88,11 @@ fn mistake(
     }
     let cut = if line.trim_start().starts_with('[') { section(text, &here) } else { here.clone() };
     // A blank line cannot be blanked again: then everything behind it goes.
-    let cut = if text.get(cut.clone()).is_none_or(|cut| cut.trim().is_empty()) { here.start..text.len() } else { cut };
+    let cut = if text.get(cut.clone()).is_none_or(|cut| cut.trim().is_empty()) {
+        here.start..text.len()
+    } else {
+        cut
+    };
     remember(text, &cut, lost);
     (Note::error(span.clone(), readable(message)).maybe_hint(advice(message, line)), cut)
 }
@@ -98,12 +102,16 @@ fn duplicate(text: &str, span: &Range<usize>, here: &Range<usize>) -> (Note, Ran
     let line = text.get(here.clone()).unwrap_or("").trim();
     let key = text.get(span.clone()).unwrap_or("");
     let header = line.starts_with('[');
-    let (what, cut) = match header {
-        true => (line.split('#').next().unwrap_or(line).trim().to_owned(), section(text, here)),
-        false => (key.to_owned(), here.clone()),
+    let (what, cut) = if header {
+        (line.split('#').next().unwrap_or(line).trim().to_owned(), section(text, here))
+    } else {
+        (key.to_owned(), here.clone())
     };
-    let note = Note::error(span.clone(), format!("`{what}` stands here a second time"))
-        .hint(if header { "give it another name, or join both tables" } else { "remove one of the two" });
+    let note = Note::error(span.clone(), format!("`{what}` stands here a second time")).hint(if header {
+        "give it another name, or join both tables"
+    } else {
+        "remove one of the two"
+    });
     let before = text.get(..here.start).unwrap_or("");
     match first_written(before, &what, header) {
         Some(first) => (note.also(first, "it stands here first"), cut),
@@ -183,7 +191,10 @@ fn line_at(text: &str, offset: usize) -> Range<usize> {
     let offset = offset.min(bytes.len());
     let newline = |byte: &u8| *byte == b'\n';
     let start = bytes.get(..offset).and_then(|head| head.iter().rposition(newline)).map_or(0, |at| at + 1);
-    let end = bytes.get(offset..).and_then(|tail| tail.iter().position(newline)).map_or(bytes.len(), |at| offset + at);
+    let end = bytes
+        .get(offset..)
+        .and_then(|tail| tail.iter().position(newline))
+        .map_or(bytes.len(), |at| offset + at);
     start..end
 }
 
@@ -202,7 +213,8 @@ fn blanked(text: &str, cut: &Range<usize>) -> String {
 }
 
 fn remember(text: &str, cut: &Range<usize>, lost: &mut BTreeSet<String>) {
-    let words = text.get(cut.clone()).unwrap_or("").split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
+    let words =
+        text.get(cut.clone()).unwrap_or("").split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
     lost.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
 }
 
@@ -233,7 +245,8 @@ fn advice(message: &str, line: &str) -> Option<String> {
         return Some(format!("`{wide}` is a full-width sign (全角符号): write `{plain}` instead"));
     }
     if message.starts_with("string values must be quoted") {
-        let value = line.split_once('=').map_or("", |(_, value)| value.split('#').next().unwrap_or(value).trim());
+        let value =
+            line.split_once('=').map_or("", |(_, value)| value.split('#').next().unwrap_or(value).trim());
         let plain = !value.is_empty() && !value.contains(['"', '\'', '[', '{', ',']);
         return Some(if plain { format!("write \"{value}\"") } else { "write \"…\"".to_owned() });
     }
@@ -262,9 +275,7 @@ fn shifted(node: Node<'_>, base: usize) -> Node<'_> {
     let span = node.span();
     let value = match node.into_inner() {
         DeValue::Table(table) => DeValue::Table(shifted_table(table, base)),
-        DeValue::Array(items) => {
-            DeValue::Array(items.into_iter().map(|item| shifted(item, base)).collect())
-        }
+        DeValue::Array(items) => DeValue::Array(items.into_iter().map(|item| shifted(item, base)).collect()),
         scalar => scalar,
     };
     Spanned::new(span.start + base..span.end + base, value)

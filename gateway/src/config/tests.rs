@@ -1,8 +1,9 @@
-//! The configuration as a whole: mistakes at their places, examples, documentation, arbitrary bytes.
+//! Mistakes of one file, each at its place.
 
+mod files;
+
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::model::check::Weight;
@@ -67,92 +68,226 @@ fn keys_and_kinds() {
     check("address = \"sos-1\"\n", "", "11:1 [devices.sos-1] lacks the key `address`", "`{address}`");
     check("lan.broker]", "lan.brokr]", "5:12 unknown kind `brokr`", "did you mean [buses.lan.broker]?");
     check("platform.mqtt]", "platform.kafka]", "16:19 unknown kind `kafka`", "valid kinds: mqtt");
-    check("[buses.lan.broker]", "[buses.lan]", "6:1 [buses.lan] does not name its kind", "[buses.lan.broker]");
-    check("address = \"sos-1\"", "address = \"sos-1\"\n[devices.sos-1.place]\nmaintenance = true",
-        "16:1 unknown key `maintenance`", "belongs to the table above");
+    check(
+        "[buses.lan.broker]",
+        "[buses.lan]",
+        "6:1 [buses.lan] does not name its kind",
+        "[buses.lan.broker]",
+    );
+    check(
+        "address = \"sos-1\"",
+        "address = \"sos-1\"\n[devices.sos-1.place]\nmaintenance = true",
+        "16:1 unknown key `maintenance`",
+        "belongs to the table above",
+    );
     check("[devices.sos-1]", "[devices.\"SOS 1\"]", "11:10 \"SOS 1\" is not a name", "write \"sos-1\"");
     check("[devices.sos-1]", "[devices.\"按钮\"]", "11:10 \"按钮\" is not a name", "a name is");
 }
 
 #[test]
-fn values() {
+fn numbers_and_addresses() {
     let broker = "listen = \"127.0.0.1:1883\"";
     let with = |line: &str| format!("{broker}\n{line}");
-    check(broker, &with("connections_max = 10001"), "7:19 `connections_max` is 10001, allowed is 1 to 10000",
-        "the most is 10000");
-    check(broker, &with("connections_max = -1"), "7:19 `connections_max` is -1, allowed is 1 to 10000", "least is 1");
-    check(broker, &with("connections_max = 99999999999999999999999999999999999999999"),
-        "7:19 `connections_max` is too large, allowed is 1 to 10000", "");
-    check(broker, &with("connections_max = \"12\""), "7:19 `connections_max` must be a whole number, not a text",
-        "write 12 without quotes");
-    check(broker, &with("connections_max = 1.5"),
-        "7:19 `connections_max` must be a whole number, not a number with a fraction", "");
-    check(broker, "listen = \"127.0.0.1\"", "6:10 `listen` is not an address: \"127.0.0.1\"", "127.0.0.1:1883");
+    check(
+        broker,
+        &with("connections_max = 10001"),
+        "7:19 `connections_max` is 10001, allowed is 1 to 10000",
+        "the most is 10000",
+    );
+    check(
+        broker,
+        &with("connections_max = -1"),
+        "7:19 `connections_max` is -1, allowed is 1 to 10000",
+        "least is 1",
+    );
+    check(
+        broker,
+        &with("connections_max = 99999999999999999999999999999999999999999"),
+        "7:19 `connections_max` is too large, allowed is 1 to 10000",
+        "",
+    );
+    check(
+        broker,
+        &with("connections_max = \"12\""),
+        "7:19 `connections_max` must be a whole number, not a text",
+        "write 12 without quotes",
+    );
+    check(
+        broker,
+        &with("connections_max = 1.5"),
+        "7:19 `connections_max` must be a whole number, not a number with a fraction",
+        "",
+    );
+    check(
+        broker,
+        "listen = \"127.0.0.1\"",
+        "6:10 `listen` is not an address: \"127.0.0.1\"",
+        "127.0.0.1:1883",
+    );
+}
+
+#[test]
+fn texts() {
     check("\"gate-1\"", "\"\"", "2:8 \"\" is not a name", "a name is");
     check("\"sunny-garden\"", "\"\"", "3:12 `compound` is empty", "");
     check("\"sunny-garden\"", "2024-01-01", "3:12 `compound` must be a text, not a date or time", "");
-    check("\"sunny-garden\"", "12", "3:12 `compound` must be a text, not a whole number", "\"12\" with quotes");
-    check("address = \"sos-1\"", "address = \"sos-1\"\nplace = { floor = 201 }",
-        "15:19 `floor` is 201, allowed is -20 to 200", "");
-    check("address = \"sos-1\"", "address = \"sos-1\"\nplace = { code = \"12\" }",
-        "15:18 `code` does not have the form it must have: \"12\"", "6 to 20 digits");
-    check("address = \"sos-1\"", "address = \"sos-1\"\nmaintenance = \"true\"",
-        "15:15 `maintenance` must be true or false, not a text", "write true without quotes");
+    check(
+        "\"sunny-garden\"",
+        "12",
+        "3:12 `compound` must be a text, not a whole number",
+        "\"12\" with quotes",
+    );
+    check(
+        "address = \"sos-1\"",
+        "address = \"sos-1\"\nplace = { floor = 201 }",
+        "15:19 `floor` is 201, allowed is -20 to 200",
+        "",
+    );
+    check(
+        "address = \"sos-1\"",
+        "address = \"sos-1\"\nplace = { code = \"12\" }",
+        "15:18 `code` does not have the form it must have: \"12\"",
+        "6 to 20 digits",
+    );
+    check(
+        "address = \"sos-1\"",
+        "address = \"sos-1\"\nmaintenance = \"true\"",
+        "15:15 `maintenance` must be true or false, not a text",
+        "write true without quotes",
+    );
+}
+
+#[test]
+fn words_and_lists() {
     let uplink = "url = \"mqtt://127.0.0.1:1884\"";
     let with = |line: &str| format!("{uplink}\n{line}");
-    check(uplink, &with("delivery = \"recipt\""), "18:12 unknown value \"recipt\"", "did you mean \"receipt\"?");
-    check(uplink, &with("filter = { classes = [\"alarms\"] }"), "18:23 unknown value \"alarms\"", "\"alarm\"");
-    check(uplink, &with("filter = { classes = \"alarm\" }"), "18:22 `classes` must be a list, not a text",
-        "write [\"alarm\"]");
-    check(uplink, &with("filter = { hide = [\"houshold\"] }"), "18:20 unknown value \"houshold\"", "household");
-    check(uplink, &with("root = \"a//b\""), "18:8 `root` does not have the form it must have: \"a//b\"", "levels");
+    check(
+        uplink,
+        &with("delivery = \"recipt\""),
+        "18:12 unknown value \"recipt\"",
+        "did you mean \"receipt\"?",
+    );
+    check(
+        uplink,
+        &with("filter = { classes = [\"alarms\"] }"),
+        "18:23 unknown value \"alarms\"",
+        "\"alarm\"",
+    );
+    check(
+        uplink,
+        &with("filter = { classes = \"alarm\" }"),
+        "18:22 `classes` must be a list, not a text",
+        "write [\"alarm\"]",
+    );
+    check(
+        uplink,
+        &with("filter = { hide = [\"houshold\"] }"),
+        "18:20 unknown value \"houshold\"",
+        "household",
+    );
+    check(
+        uplink,
+        &with("root = \"a//b\""),
+        "18:8 `root` does not have the form it must have: \"a//b\"",
+        "levels",
+    );
 }
 
 #[test]
 fn secrets_stay_out() {
     let uplink = "url = \"mqtt://127.0.0.1:1884\"";
     let what = "a secret must not stand in the configuration";
-    check(uplink, &format!("{uplink}\npassword = \"x\""), &format!("18:1 `password`: {what}"), "`password_file`");
+    check(
+        uplink,
+        &format!("{uplink}\npassword = \"x\""),
+        &format!("18:1 `password`: {what}"),
+        "`password_file`",
+    );
     check(uplink, &format!("{uplink}\ntoken = \"x\""), &format!("18:1 `token`: {what}"), "`password_file`");
+    check(
+        "name = \"gate-1\"",
+        "name = \"gate-1\"\nnane = 1",
+        "3:1 unknown key `nane`",
+        "`name` stands here already",
+    );
     check("base =", "passwd =", &format!("9:1 `passwd`: {what}"), "remove it");
-    check(uplink, "url = \"mqtt://me:pw@127.0.0.1\"", "17:7 `url` holds a user name or password", "`password_file`");
+    check(
+        uplink,
+        "url = \"mqtt://me:pw@127.0.0.1\"",
+        "17:7 `url` holds a user name or password",
+        "`password_file`",
+    );
 }
 
 #[test]
 fn references_and_claims() {
-    check("client = \"z2m\"", "client = \"z2n\"", "13:10 there is no client \"z2n\"", "did you mean \"z2m\"?");
+    check(
+        "client = \"z2m\"",
+        "client = \"z2n\"",
+        "13:10 there is no client \"z2n\"",
+        "did you mean \"z2m\"?",
+    );
     check("client = \"z2m\"", "client = \"other\"", "13:10 there is no client \"other\"", "there is: z2m");
     check("z2m-button-sos", "z2m-button", "12:11 there is no profile \"z2m-button\"", "z2m-button-");
     check("base =", "bus = \"wan\"\nbase =", "9:7 there is no bus \"wan\"", "lan");
-    check("[clients.z2m]", "[buses.b.broker]\nlisten = \"0.0.0.0:1883\"\n[clients.z2m]\nbus = \"lan\"",
-        "9:10 TCP 0.0.0.0:1883 is claimed by both `buses.lan.broker.listen` and `buses.b.broker.listen`", "");
-    check("compound =", "http = \"127.0.0.1:1883\"\ncompound =",
-        "7:10 TCP 127.0.0.1:1883 is claimed by both `gateway.http` and `buses.lan.broker.listen`", "");
-    check("compound =", "http = \"0.0.0.0:80\"\ncompound =",
-        "3:8 `http` listens on 0.0.0.0, which others can reach", "127.0.0.1:80");
-    check("base =", "certificate = true\nbase =",
-        "9:15 client \"z2m\" logs in with a certificate, but \"lan\" has no TLS listener", "broker.tls]");
-    check("[buses.lan.broker]\nlisten = \"127.0.0.1:1883\"\n", "",
-        "6:10 client \"z2m\" has no broker to log in to", "add [buses.lan.broker]");
-    check("[uplinks", "[devices.sos-2]\nprofile = \"z2m-button-action\"\nclient = \"z2m\"\naddress = \"sos-1\"\n[uplinks",
-        "19:11 address \"sos-1\" on client \"z2m\" is claimed by both `devices.sos-1.address` and \
-         `devices.sos-2.address`", "");
+    check(
+        "[clients.z2m]",
+        "[buses.b.broker]\nlisten = \"0.0.0.0:1883\"\n[clients.z2m]\nbus = \"lan\"",
+        "9:10 TCP 0.0.0.0:1883 is claimed by both `buses.lan.broker.listen` and `buses.b.broker.listen`",
+        "",
+    );
+    check(
+        "compound =",
+        "http = \"127.0.0.1:1883\"\ncompound =",
+        "7:10 TCP 127.0.0.1:1883 is claimed by both `gateway.http` and `buses.lan.broker.listen`",
+        "",
+    );
+    check(
+        "compound =",
+        "http = \"0.0.0.0:80\"\ncompound =",
+        "3:8 `http` listens on 0.0.0.0, which others can reach",
+        "127.0.0.1:80",
+    );
+    check(
+        "base =",
+        "certificate = true\nbase =",
+        "9:15 the broker has no TLS listener for certificates",
+        "table `tls`",
+    );
+    check(
+        "[buses.lan.broker]\nlisten = \"127.0.0.1:1883\"\n",
+        "",
+        "6:10 there is no broker to log in to",
+        "[buses.lan.broker]",
+    );
+    check(
+        "[uplinks",
+        "[devices.sos-2]\nprofile = \"z2m-button-action\"\nclient = \"z2m\"\naddress = \"sos-1\"\n[uplinks",
+        "19:11 address \"sos-1\" on client z2m is claimed by both `devices.sos-1.address` and \
+         `devices.sos-2.address`",
+        "",
+    );
 }
 
 #[test]
 fn uplinks_have_a_limit() {
-    let more: String = (0..8).map(|n| format!("[uplinks.x{n}.mqtt]\nurl = \"mqtt://127.0.0.1\"\n")).collect();
-    let report = check_bytes("gatehouse.toml", format!("{GOOD}{more}").as_bytes());
+    let mut text = GOOD.to_owned();
+    for n in 0..8 {
+        writeln!(text, "[uplinks.x{n}.mqtt]\nurl = \"mqtt://127.0.0.1\"").unwrap();
+    }
+    let report = check_bytes("gatehouse.toml", text.as_bytes());
     assert_eq!(mistakes(&report), ["32:10 9 uplinks, at most 8 are allowed"]);
 }
 
 #[test]
 fn points_have_a_limit() {
     // The button has three points: 1 667 of them pass 5 000.
-    let more: String = (0..1_667)
-        .map(|n| format!("[devices.d{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"d{n}\"\n"))
-        .collect();
-    let report = check_bytes("gatehouse.toml", format!("{GOOD}{more}").as_bytes());
+    let mut text = GOOD.to_owned();
+    for n in 0..1_667 {
+        writeln!(text, "[devices.d{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"d{n}\"")
+            .unwrap();
+    }
+    let report = check_bytes("gatehouse.toml", text.as_bytes());
     let found = mistakes(&report);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].ends_with("with this device there are more than 5000 points"), "{found:?}");
@@ -162,15 +297,29 @@ fn points_have_a_limit() {
 fn syntax() {
     check("\"gate-1\"", "gate-1", "2:8 a text must stand in quotes", "write \"gate-1\"");
     check("name = \"gate-1\"", "name \"gate-1\"", "2:6 a key must be followed by `=` and a value", "");
-    check("name = \"gate-1\"", "name: \"gate-1\"", "2:5 invalid unquoted key, expected letters, numbers, `-`, `_`", "`key = value`");
-    check("\"gate-1\"", "“gate-1”", "2:8 a text must stand in quotes", "full-width sign (全角符号): write `\"`");
+    check(
+        "name = \"gate-1\"",
+        "name: \"gate-1\"",
+        "2:5 invalid unquoted key, expected letters, numbers, `-`, `_`",
+        "`key = value`",
+    );
+    check(
+        "\"gate-1\"",
+        "“gate-1”",
+        "2:8 a text must stand in quotes",
+        "full-width sign (全角符号): write `\"`",
+    );
     check("\"gate-1\"", "\"gate-1", "2:15 invalid basic string, expected `\"`", "");
     check("[clients.z2m]", "[clients.z2m", "8:13 unclosed table, expected `]`", "");
     check("base =", "subscribe = [\"zigbee2mqtt/#\"\nbase =", "9:13 what is opened here is not closed", "");
     check("\"sunny-garden\"", "\"\"\"sunny-garden", "3:12 a text begun with three quotes is not closed", "");
     check("base =", "base = \"b\"\nbase =", "10:1 `base` stands here a second time", "remove one");
-    check("[uplinks", "[devices.sos-1]\nprofile = \"z2m-lock\"\n[uplinks",
-        "16:10 `[devices.sos-1]` stands here a second time", "another name");
+    check(
+        "[uplinks",
+        "[devices.sos-1]\nprofile = \"z2m-lock\"\n[uplinks",
+        "16:10 `[devices.sos-1]` stands here a second time",
+        "another name",
+    );
 }
 
 #[test]
@@ -221,174 +370,35 @@ fn ten_mistakes_are_ten() {
 }
 
 #[test]
-fn every_example_is_clean() {
-    for (name, warnings) in [
-        ("quickstart/gatehouse.toml", vec!["client \"z2m\" has no password yet"]),
-        ("demo/gatehouse.toml", vec!["client \""]),
-        // The example's files and addresses are not here: that is told, and is no mistake.
-        ("compound", vec!["passwords of clients", "cannot see the file", "client \""]),
-    ] {
-        let path = root().join("config/examples").join(name);
-        let loaded = load(&path).unwrap_or_else(|report| panic!("{name}:\n{}", report.text()));
-        for finding in loaded.warnings.findings() {
-            assert_eq!(finding.weight, Weight::Warning);
-            assert!(warnings.iter().any(|known| finding.message.starts_with(known)), "{name}: {finding:?}");
-        }
-        for device in loaded.settings.devices.values() {
-            assert!(loaded.profiles.contains_key(&device.profile));
-        }
-    }
-    let directories = std::fs::read_dir(root().join("config/examples")).unwrap();
-    assert_eq!(directories.count(), 3, "an example that no test loads");
+fn topics_of_clients() {
+    check(
+        "base =",
+        "subscribe = [\"#\"]\nbase =",
+        "9:13 \"#\" does not lie under \"zigbee2mqtt\"",
+        "zigbee2mqtt/#",
+    );
+    check(
+        "[devices.sos-1]",
+        "[clients.other]\nbase = \"zigbee2mqtt/x\"\n[devices.sos-1]",
+        "9:8 the base \"zigbee2mqtt\" overlaps \"zigbee2mqtt/x\" of client other",
+        "",
+    );
+    check(
+        "[devices.sos-1]",
+        "[clients.other]\nclient_id = \"z2m\"\n[devices.sos-1]",
+        "12:13 MQTT client id \"lan/z2m\" is claimed by both `clients.z2m.client_id` and `clients.other.client_id`",
+        "",
+    );
+    check("\"sos-1\"\n", "\"a/#\"\n", "14:11 '#' cannot stand in a topic, and the address does", "");
 }
 
 #[test]
-fn a_directory_is_read_as_one() {
-    let loaded = load(&root().join("config/examples/compound")).unwrap();
-    assert_eq!(loaded.settings.uplinks.len(), 3);
-    assert_eq!(loaded.settings.devices.len(), 9);
-    assert!(loaded.profiles.contains_key("pump-room"));
-    assert!(loaded.base_dir.ends_with("config/examples/compound") && loaded.base_dir.is_absolute());
-}
-
-/// Writes files into a new directory and loads it.
-fn load_files(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Loaded, Report>) {
-    let directory = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = directory.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    let loaded = load(directory.path());
-    (directory, loaded)
-}
-
-#[test]
-fn the_same_table_in_two_files_is_told_with_both() {
-    let again = "[gateway]\nname = \"b\"\n[devices.sos-1]\nprofile = \"z2m-lock\"\n[devices.sos-2]\n\
-                 profile = \"z2m-lock\"\nclient = \"z2m\"\naddress = \"b\"\n";
-    let (_directory, loaded) = load_files(&[("a.toml", GOOD), ("b.toml", again), (".hidden.toml", "=")]);
-    let report = loaded.unwrap_err();
-    assert_eq!(mistakes(&report), ["1:2 [gateway] stands in two files", "3:10 [devices.sos-1] stands in two files"]);
-    let place = |place: &Option<Position>| {
-        let place = place.as_ref().unwrap();
-        (Path::new(&place.file).file_name().unwrap().to_str().unwrap().to_owned(), place.line)
-    };
-    let last = report.findings().last().unwrap();
-    assert_eq!(place(&last.place), ("b.toml".to_owned(), 3));
-    assert_eq!(place(&last.also[0].place), ("a.toml".to_owned(), 11));
-}
-
-#[test]
-fn profiles_are_checked_like_the_rest() {
-    let profile = "kind = \"x\"\ntitle = { zh = \"甲\", en = \"a\" }\n[mqtt]\ntopik = \"{base}/x\"\n";
-    let main = GOOD.replace("compound =", "profiles_dir = \"models\"\ncompound =").replace("z2m-button-sos", "mine");
-    let (_directory, loaded) = load_files(&[("a.toml", &main), ("models/mine.toml", profile)]);
-    let report = loaded.unwrap_err();
-    assert_eq!(mistakes(&report), ["4:1 unknown key `topik`"]);
-    let told = report.findings().iter().find(|finding| finding.weight == Weight::Error).unwrap();
-    assert!(told.place.as_ref().unwrap().file.ends_with("models/mine.toml"));
-
-    let (_directory, loaded) = load_files(&[("a.toml", &main)]);
-    let found = mistakes(&loaded.unwrap_err());
-    assert!(found[0].starts_with("3:16 cannot read directory"), "{found:?}");
-}
-
-#[test]
-fn relative_paths_start_at_the_file() {
-    let text = r#"[gateway]
-name = "g"
-compound = "c"
-data_dir = "REL"
-socket = "REL"
-secrets_dir = "REL"
-[buses.b.broker.tls]
-listen = "127.0.0.1:8883"
-cert_file = "REL"
-key_file = "REL"
-client_ca_file = "REL"
-[uplinks.u.mqtt]
-url = "mqtts://127.0.0.1"
-username = "x"
-password_file = "REL"
-ca_file = "REL"
-cert_file = "REL"
-key_file = "REL"
-[uplinks.u.mqtt.filter]
-pseudonym_key_file = "REL"
-"#;
-    let (directory, loaded) = load_files(&[("a.toml", text)]);
-    let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.text()));
-    let all = format!("{:?}", loaded.settings);
-    assert!(!all.contains("\"REL"), "{all}");
-    assert_eq!(loaded.settings.gateway.data_dir, directory.path().join("REL"));
-    // Every key of the types that names a file or a directory stands in the text above.
-    let schema = schemars::schema_for!(Settings).to_value().to_string();
-    for key in schema.split('"').filter(|key| key.ends_with("_file") || key.ends_with("_dir")) {
-        assert!(text.contains(&format!("{key} =")) || key == "profiles_dir", "{key} is not resolved by any test");
-    }
-}
-
-#[test]
-fn warnings_do_not_stop() {
-    let open = GOOD.replace("127.0.0.1:1883", "0.0.0.0:1883").replace("127.0.0.1:1884", "platform.example");
-    let report = check_bytes("gatehouse.toml", open.as_bytes());
-    let found: Vec<&str> = report.findings().iter().map(|finding| finding.message.as_str()).collect();
-    assert_eq!(found, [
-        "passwords of clients cross the network in clear at 0.0.0.0:1883",
-        "what goes to \"platform.example\" can be read on the way: no TLS",
-    ]);
-    assert!(report.clean());
-}
-
-#[test]
-fn the_documentation_is_fresh() {
-    let path = root().join("docs/configuration.md");
-    let fresh = markdown();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &fresh).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == fresh, "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p gatehouse config");
-    let example = fresh.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    assert!(check_bytes("docs", example.as_bytes()).findings().is_empty());
-}
-
-/// Pieces that make configurations go wrong in many ways.
-fn pieces() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        "[gateway]", "[", "]", "[[", "]]", "name", "=", " = ", "\"", "\"\"\"", "'", "'''", "{", "}", ",", "\n", "\r\n",
-        ".", "buses", "lan", "broker", "devices", "uplinks.a.mqtt", "1", "-1.5e9", "inf", "1979-05-27", "true", "名",
-        "“", "\u{0}", "\u{feff}", "[clients.z2m]\n", "[devices.a]\nprofile = \"x\"\n", "password = \"x\"\n", "#", "\t",
-        "0x", "99999999999999999999999999999999999999999999999999",
-    ]);
-    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let report = check_bytes("fuzz", &bytes);
-        prop_assert!(!report.text().is_empty());
-    }
-
-    #[test]
-    fn arbitrary_pieces_never_panic(text in pieces()) {
-        let report = check_bytes("fuzz", text.as_bytes());
-        prop_assert!(report.json().is_object() && !report.text().is_empty());
-    }
-
-    /// One byte of a good configuration changed, or a stretch of it cut out.
-    #[test]
-    fn a_damaged_file_never_panics(at in 0..GOOD.len(), with in any::<u8>(), cut in 0..40_usize) {
-        let mut bytes = GOOD.as_bytes().to_owned();
-        let end = (at + cut).min(bytes.len());
-        bytes.splice(at..end, [with]);
-        let report = check_bytes("fuzz", &bytes);
-        for finding in report.findings() {
-            prop_assert!(finding.place.is_some());
-        }
-    }
+fn a_mistake_in_a_broker_is_not_told_again_by_its_clients() {
+    check("listen =", "lisetn =", "6:1 unknown key `lisetn`", "did you mean `listen`?");
+    check(
+        "listen = \"127.0.0.1:1883\"",
+        "listen = 1883",
+        "6:10 `listen` must be a text, not a whole number",
+        "",
+    );
 }

@@ -11,7 +11,6 @@ pub(super) fn problems(name: &UplinkName, table: &UplinkTable) -> Vec<Problem> {
     let UplinkTable::Mqtt(uplink) = table;
     let at = |key: &'static str| ["uplinks", name.as_str(), "mqtt", key];
     let mut out = Vec::new();
-    out.extend(url(&uplink.url).map(|(message, hint)| Problem::error(&at("url"), message).hint(hint)));
     match (&uplink.cert_file, &uplink.key_file) {
         (Some(_), None) => {
             out.push(Problem::error(&at("cert_file"), "`cert_file` needs `key_file`, its private key"));
@@ -22,7 +21,8 @@ pub(super) fn problems(name: &UplinkName, table: &UplinkTable) -> Vec<Problem> {
         _ => {}
     }
     let tls = uplink.url.starts_with("mqtts://") || uplink.url.starts_with("wss://");
-    let files = [("ca_file", &uplink.ca_file), ("cert_file", &uplink.cert_file), ("key_file", &uplink.key_file)];
+    let files =
+        [("ca_file", &uplink.ca_file), ("cert_file", &uplink.cert_file), ("key_file", &uplink.key_file)];
     for (key, _) in files.iter().filter(|(_, file)| file.is_some() && !tls) {
         let problem = Problem::error(&at(key), format!("`{key}` has no use without TLS"));
         out.push(problem.hint("write mqtts:// or wss:// in `url`"));
@@ -35,10 +35,18 @@ pub(super) fn problems(name: &UplinkName, table: &UplinkTable) -> Vec<Problem> {
     out
 }
 
+/// Mistakes in an uplink's URL alone.
+pub(super) fn url_problem(name: &UplinkName, table: &UplinkTable) -> Option<Problem> {
+    let UplinkTable::Mqtt(uplink) = table;
+    let (message, hint) = url(&uplink.url)?;
+    Some(Problem::error(&["uplinks", name.as_str(), "mqtt", "url"], message).hint(hint))
+}
+
 /// What is wrong with a URL, and what to write.
 fn url(text: &str) -> Option<(String, String)> {
     let (scheme, rest) = text.split_once("://")?;
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let (authority, path) =
+        rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
     if authority.contains('@') {
         let hint = "write `username`, and put the password into a file named by `password_file`";
         return Some(("`url` holds a user name or password".to_owned(), hint.to_owned()));
@@ -48,7 +56,7 @@ fn url(text: &str) -> Option<(String, String)> {
         return Some(("`url` names no host".to_owned(), format!("write {scheme}://host:port")));
     }
     if let Some(port) = port
-        && port.parse::<u16>().ok().filter(|port| *port != 0).is_none()
+        && port.parse::<u16>().map_or(true, |port| port == 0)
     {
         return Some((format!("{port:?} is not a port"), "a port is a number from 1 to 65535".to_owned()));
     }
@@ -86,7 +94,9 @@ mod tests {
 
     #[test]
     fn urls_are_looked_at_whole() {
-        for good in ["mqtt://h", "mqtts://h.example:8883", "mqtt://[::1]:1883", "wss://h/mqtt", "mqtt://h:1883/"] {
+        for good in
+            ["mqtt://h", "mqtts://h.example:8883", "mqtt://[::1]:1883", "wss://h/mqtt", "mqtt://h:1883/"]
+        {
             assert_eq!(url(good), None, "{good}");
         }
         for (bad, part) in [

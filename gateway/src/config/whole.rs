@@ -13,7 +13,7 @@ use super::{BusConfig, UplinkTable};
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, ClientName, ProfileName};
 use crate::model::limits::{POINTS_MAX, UPLINKS_MAX};
-use crate::south::broker::config::BrokerConfig;
+use crate::south::broker::config::{BrokerConfig, ClientConfig, client_problems};
 use crate::south::profile::Profile;
 
 /// The tree and what was lost of it.
@@ -95,38 +95,61 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
 pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Problem>, Vec<Claim>) {
     let (mut problems, _) = gateway(parts);
     let (_, mut claims) = gateway(partial);
-    claims.extend(south(view, partial));
-    problems.extend(clients(view, parts));
+    claims.extend(south_claims(view, partial));
+    problems.extend(south_problems(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
+    // A URL can be judged by itself, also where another key of the same uplink is wrong.
+    problems.extend(
+        partial.uplinks.iter().filter_map(|(name, uplink)| super::uplinks::url_problem(name, uplink)),
+    );
     (problems, claims)
 }
 
 /// What buses, clients and devices claim for themselves alone.
-fn south(view: View<'_>, parts: &Parts) -> Vec<Claim> {
-    let claim = |path: &[&str], resource| Claim { path: path.iter().map(|key| (*key).to_owned()).collect(), resource };
+fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
     let mut claims = Vec::new();
     for (name, BusConfig::Broker(broker)) in &parts.buses {
-        let name = name.as_str();
-        claims.extend(broker.listen.map(|at| claim(&["buses", name, "broker", "listen"], Resource::Tcp(at))));
-        let tls = broker.tls.as_ref().map(|tls| tls.listen);
-        claims.extend(tls.map(|at| claim(&["buses", name, "broker", "tls", "listen"], Resource::Tcp(at))));
+        claims.extend(broker.claims(name));
     }
     let buses = view.names("buses");
     for (name, client) in &parts.clients {
-        let bus = client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied()).unwrap_or_default();
-        let id = client.client_id.as_deref().unwrap_or(name.as_str());
-        claims.push(claim(&["clients", name.as_str(), "client_id"], Resource::ClientId(format!("{bus}/{id}"))));
+        let bus = client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied());
+        let id = format!("{}/{}", bus.unwrap_or_default(), client.client_id(name));
+        let path = ["clients", name.as_str(), "client_id"].map(str::to_owned).to_vec();
+        claims.push(Claim { path, resource: Resource::ClientId(id) });
     }
-    for (name, device) in &parts.devices {
-        let resource = Resource::Address { on: format!("client \"{}\"", device.client), address: device.address.clone() };
-        claims.push(claim(&["devices", name.as_str(), "address"], resource));
-    }
+    claims.extend(parts.devices.iter().map(|(id, device)| device.claim(id)));
     claims
+}
+
+/// What buses, clients and devices find wrong with themselves.
+fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
+    let mut brokers = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, BusConfig::Broker(broker)) in &parts.buses {
+        problems.extend(broker.problems(name));
+        brokers.insert(name.clone(), broker);
+    }
+    // A client is judged only where its broker is known and sound: otherwise that mistake has been told.
+    let all_sound = brokers.len() == view.names("buses").len() && !view.lost.contains("buses");
+    let judged = |client: &ClientConfig| match &client.bus {
+        Some(bus) => brokers.contains_key(bus),
+        None => all_sound,
+    };
+    let clients = parts.clients.iter().filter(|(_, client)| judged(client));
+    let clients = clients.map(|(name, client)| (name.clone(), client.clone())).collect();
+    // Two equal client ids are told by their claims, with both places.
+    let twice = |problem: &Problem| problem.path.last().is_some_and(|key| key == "client_id");
+    problems.extend(client_problems(&clients, &brokers).into_iter().filter(|problem| !twice(problem)));
+    problems.extend(parts.devices.iter().flat_map(|(id, device)| device.problems(id)));
+    problems
 }
 
 /// What the gateway's own table claims and breaks.
 fn gateway(parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
-    let Some(http) = parts.gateway.as_ref().and_then(|gateway| gateway.http) else { return Default::default() };
+    let Some(http) = parts.gateway.as_ref().and_then(|gateway| gateway.http) else {
+        return Default::default();
+    };
     let path = ["gateway", "http"];
     let claim = Claim { path: path.map(str::to_owned).to_vec(), resource: Resource::Tcp(http) };
     let problems = if http.ip().is_loopback() {
@@ -139,54 +162,21 @@ fn gateway(parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
     (problems, vec![claim])
 }
 
-/// Which broker each client uses, and whether that broker has the listener it needs.
-fn clients(view: View<'_>, parts: &Parts) -> Vec<Problem> {
-    let buses = view.names("buses");
-    let mut problems = Vec::new();
-    for (name, client) in &parts.clients {
-        let path = ["clients", name.as_str()];
-        let bus = match (&client.bus, buses.len()) {
-            (Some(bus), _) => bus.as_str(),
-            (None, 1) => buses.first().copied().unwrap_or_default(),
-            (None, 0) if view.lost.contains("buses") => continue,
-            (None, 0) => {
-                let problem = Problem::error(&path, format!("client \"{name}\" has no broker to log in to"));
-                problems.push(problem.hint("add [buses.lan.broker]"));
-                continue;
-            }
-            (None, _) => {
-                let problem = Problem::error(&path, format!("client \"{name}\" does not say which broker it uses"));
-                problems.push(problem.hint(format!("write `bus = …`, one of: {}", listed(&buses))));
-                continue;
-            }
-        };
-        let Some(BusConfig::Broker(broker)) = parts.buses.get(bus) else { continue };
-        if client.certificate && broker.tls.is_none() {
-            let message = format!("client \"{name}\" logs in with a certificate, but \"{bus}\" has no TLS listener");
-            let path = ["clients", name.as_str(), "certificate"];
-            problems.push(Problem::error(&path, message).hint(format!("add [buses.{bus}.broker.tls]")));
-        }
-        if !client.certificate && broker.listen.is_none() && broker.tls.is_some() {
-            let message = format!("client \"{name}\" logs in with a password, but \"{bus}\" takes certificates only");
-            problems.push(Problem::error(&path, message).hint("write `certificate = true`, or give the broker `listen`"));
-        }
-    }
-    problems
-}
-
 /// Limits of the whole, at the first entry beyond them.
 pub(super) fn limits(view: View<'_>, parts: &Parts, profiles: &BTreeMap<ProfileName, Profile>) -> Vec<Note> {
     let mut uplinks: Vec<_> = entries(view.root, "uplinks").map(|(_, span, _)| span).collect();
     uplinks.sort_by_key(|span| span.start);
     let beyond = uplinks.get(UPLINKS_MAX).cloned();
-    let note = |span| Note::error(span, format!("{} uplinks, at most {UPLINKS_MAX} are allowed", uplinks.len()));
+    let note =
+        |span| Note::error(span, format!("{} uplinks, at most {UPLINKS_MAX} are allowed", uplinks.len()));
     let mut notes: Vec<Note> = beyond.map(note).into_iter().collect();
     let mut points = 0_usize;
     for (name, device) in &parts.devices {
         points += profiles.get(&device.profile).map_or(0, |profile| profile.points.len());
         if points > POINTS_MAX {
             let place = view.place(&["devices", name.as_str()]);
-            let note = Note::error(place, format!("with this device there are more than {POINTS_MAX} points"));
+            let note =
+                Note::error(place, format!("with this device there are more than {POINTS_MAX} points"));
             notes.push(note.hint("share the devices between two gateways"));
             break;
         }

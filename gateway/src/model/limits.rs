@@ -41,6 +41,9 @@ pub const RULES_MAX: usize = 1_000;
 /// Largest configuration file or profile: 5 000 devices at some 300 bytes, twice over.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// All files of one configuration directory, or of one profile directory, together; the last one may pass it.
+pub const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Files of one configuration directory, and profiles of one profile directory.
 pub const CONFIG_FILES_MAX: usize = 256;
 

@@ -5,6 +5,9 @@
 pub enum Refusal {
     // Connecting.
     NotMqtt,
+    TooManyConnections,
+    HandshakeTimeout,
+    HandshakeFailed,
     UnknownClient,
     WrongPassword,
     ClientIdNotOwned,
@@ -28,6 +31,7 @@ pub enum Refusal {
     StoreFailed,
     StoreSlow,
     QueueFull,
+    InternalFault,
     // Subscribing.
     SubscriptionDenied,
     // From platforms.
@@ -43,6 +47,9 @@ impl Refusal {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotMqtt => "not_mqtt",
+            Self::TooManyConnections => "too_many_connections",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeFailed => "handshake_failed",
             Self::UnknownClient => "unknown_client",
             Self::WrongPassword => "wrong_password",
             Self::ClientIdNotOwned => "client_id_not_owned",
@@ -65,6 +72,7 @@ impl Refusal {
             Self::StoreFailed => "store_failed",
             Self::StoreSlow => "store_slow",
             Self::QueueFull => "queue_full",
+            Self::InternalFault => "internal_fault",
             Self::SubscriptionDenied => "subscription_denied",
             Self::DownTooLarge => "down_too_large",
             Self::DownMalformed => "down_malformed",

@@ -10,7 +10,7 @@ use crate::model::ids::BootId;
 use crate::model::stamp::{ClockTrust, Stamp};
 
 /// 2026-01-01T00:00:00Z: no box with this software can honestly live before it, so an earlier wall clock is unset.
-const BUILD_FLOOR_MS: i64 = 1_767_225_600_000;
+pub const BUILD_FLOOR_MS: i64 = 1_767_225_600_000;
 
 /// Where time comes from.
 pub trait Clock: Send + Sync + Debug {

@@ -17,6 +17,7 @@ pub struct Metrics {
     delivered: IntCounterVec,
     pending: IntGaugeVec,
     connections: IntCounterVec,
+    answers: IntCounterVec,
     restarts: IntCounterVec,
 }
 
@@ -58,6 +59,12 @@ impl Metrics {
             delivered: counter(r, "delivered_total", "Records a platform acknowledged", &["uplink", "class"]),
             pending: gauge(r, "pending_records", "Records not acknowledged yet", &["uplink", "class"]),
             connections: counter(r, "uplink_connections_total", "Connections made", &["uplink", "outcome"]),
+            answers: counter(
+                r,
+                "uplink_refusals_total",
+                "PUBACKs of platforms that were not plain success, by reason code",
+                &["uplink", "code"],
+            ),
             restarts: counter(r, "unit_restarts_total", "Units restarted", &["unit"]),
             registry,
         }
@@ -98,6 +105,11 @@ impl Metrics {
     /// A connection attempt of an uplink ended as `outcome`: `connected`, `refused`, `lost`, `failed`.
     pub fn connection(&self, uplink: &str, outcome: &str) {
         self.connections.with_label_values(&[uplink, outcome]).inc();
+    }
+
+    /// A platform answered `count` publishes with this reason code instead of success.
+    pub fn answered(&self, uplink: &str, code: u8, count: u64) {
+        self.answers.with_label_values(&[uplink, &format!("0x{code:02x}")]).inc_by(count);
     }
 
     pub fn restarted(&self, unit: &str) {

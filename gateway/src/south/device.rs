@@ -1,10 +1,19 @@
-//! `[devices.ID]`: a device, where it is, and who speaks for it.
+//! `[devices.ID]`: a device, where it is, and who speaks for it; and the roster, which tells for each topic whom it is
+//! about. Must not know the broker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
-use crate::model::ids::{ClientName, ProfileName};
+use super::profile::{Channel, DeviceState, Profile, Subject};
+use crate::model::check::{Claim, Problem, Resource};
+use crate::model::ids::{BusName, ClientName, DeviceId, ProfileName};
+use crate::model::limits::TOPIC_BYTES_MAX;
 use crate::model::place::Place;
+use crate::model::record::DeviceRef;
 
 /// One device. Only a person adds devices.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -27,4 +36,146 @@ pub struct DeviceConfig {
     /// Under maintenance: what it says goes to `up/test/…` and calls nobody.
     #[serde(default)]
     pub maintenance: bool,
+}
+
+impl DeviceConfig {
+    /// Mistakes beyond types; paths start at `devices.ID`.
+    pub fn problems(&self, id: &DeviceId) -> Vec<Problem> {
+        let at = |key| ["devices", id.as_str(), key];
+        let mut out = Vec::new();
+        let bad = |c: char| matches!(c, '+' | '#') || c.is_control();
+        if let Some(character) = self.address.chars().find(|c| bad(*c)) {
+            let message = format!("{character:?} cannot stand in a topic, and the address does");
+            out.push(Problem::error(&at("address"), message));
+        }
+        if self.address.is_empty() || self.address.len() > 128 {
+            out.push(Problem::error(&at("address"), "an address is 1 to 128 bytes long"));
+        }
+        out
+    }
+
+    /// The address behind its client: two devices cannot hold one.
+    pub fn claim(&self, id: &DeviceId) -> Claim {
+        Claim {
+            path: vec!["devices".into(), id.as_str().into(), "address".into()],
+            resource: Resource::Address {
+                on: format!("client {}", self.client),
+                address: self.address.clone(),
+            },
+        }
+    }
+}
+
+/// A device as the south knows it.
+#[derive(Debug)]
+pub struct Device {
+    pub client: ClientName,
+    pub profile: Arc<Profile>,
+    pub subject: Subject,
+    /// Held from the mapping of a message to its commit, so that two messages cannot both be the first.
+    pub state: Mutex<DeviceState>,
+}
+
+impl Device {
+    pub const fn id(&self) -> &DeviceId {
+        &self.subject.device.id
+    }
+}
+
+/// Why a roster cannot be made; `check` finds these first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RosterError {
+    #[error("device {device} names profile {profile}, which does not exist")]
+    Profile { device: DeviceId, profile: ProfileName },
+    #[error("device {device} has the topic {topic:?}, longer than {TOPIC_BYTES_MAX} bytes")]
+    Topic { device: DeviceId, topic: String },
+}
+
+/// All devices of one bus, by topic. Outlives restarts of its driver, and with it what is remembered of each device.
+#[derive(Debug, Default)]
+pub struct Roster {
+    devices: Vec<Arc<Device>>,
+    routes: HashMap<String, Vec<(Arc<Device>, Channel)>>,
+    ignored: BTreeMap<ClientName, Vec<String>>,
+}
+
+impl Roster {
+    /// Resolves profiles and topics. `bases` holds the clients of this bus; devices of other clients are left out.
+    ///
+    /// # Errors
+    /// A profile that does not exist, a topic that is too long.
+    pub fn new(
+        bus: &BusName,
+        bases: &BTreeMap<ClientName, String>,
+        devices: &BTreeMap<DeviceId, DeviceConfig>,
+        profiles: &BTreeMap<ProfileName, Arc<Profile>>,
+    ) -> Result<Self, RosterError> {
+        let mut roster = Self::default();
+        for (id, config) in devices {
+            let Some(base) = bases.get(&config.client) else { continue };
+            let profile = profiles.get(&config.profile).ok_or_else(|| RosterError::Profile {
+                device: id.clone(),
+                profile: config.profile.clone(),
+            })?;
+            roster.add(bus, id, config, base, profile)?;
+        }
+        Ok(roster)
+    }
+
+    fn add(
+        &mut self,
+        bus: &BusName,
+        id: &DeviceId,
+        config: &DeviceConfig,
+        base: &str,
+        profile: &Arc<Profile>,
+    ) -> Result<(), RosterError> {
+        let device = DeviceRef {
+            id: id.clone(),
+            kind: profile.kind.clone(),
+            profile: Some(config.profile.clone()),
+            bus: Some(bus.clone()),
+        };
+        let device = Arc::new(Device {
+            client: config.client.clone(),
+            profile: Arc::clone(profile),
+            subject: Subject { device, place: config.place.clone(), test: config.maintenance },
+            state: Mutex::new(DeviceState::default()),
+        });
+        // One pass, so that an address with a brace in it is not expanded again.
+        let expand = |template: &str| {
+            let parts: Vec<String> =
+                template.split("{address}").map(|part| part.replace("{base}", base)).collect();
+            parts.join(&config.address)
+        };
+        let mut channels = vec![(expand(&profile.mqtt.topic), Channel::Message)];
+        if let Some(availability) = &profile.mqtt.availability {
+            channels.push((expand(&availability.topic), Channel::Availability));
+        }
+        for (topic, channel) in channels {
+            if topic.len() > TOPIC_BYTES_MAX {
+                return Err(RosterError::Topic { device: id.clone(), topic });
+            }
+            self.routes.entry(topic).or_default().push((Arc::clone(&device), channel));
+        }
+        let ignored = self.ignored.entry(config.client.clone()).or_default();
+        ignored.extend(profile.mqtt.ignore.iter().map(|filter| expand(filter)));
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// In the order of their ids.
+    pub fn devices(&self) -> &[Arc<Device>] {
+        &self.devices
+    }
+
+    /// Whom a message of this topic is about, in the order of their ids.
+    pub fn route(&self, topic: &str) -> &[(Arc<Device>, Channel)] {
+        self.routes.get(topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// Topic filters of what a client also publishes and nobody needs.
+    pub fn ignored(&self, client: &ClientName) -> &[String] {
+        self.ignored.get(client).map_or(&[], Vec::as_slice)
+    }
 }

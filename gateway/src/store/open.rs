@@ -136,8 +136,9 @@ impl Site<'_> {
         state: &State,
         witness: Option<Witness>,
     ) -> rusqlite::Result<(Option<String>, Option<String>)> {
-        let known: Option<String> =
-            conn.query_row("SELECT value FROM meta WHERE name = 'machine'", [], |row| row.get(0)).optional()?;
+        let known: Option<String> = conn
+            .query_row("SELECT value FROM meta WHERE name = 'machine'", [], |row| row.get(0))
+            .optional()?;
         let moved = matches!((&known, &self.machine), (Some(known), Some(here)) if known != here);
         let used = state.heads.pos > 0 || state.conn_max() > 0;
         let reason = match witness {

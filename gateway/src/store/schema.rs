@@ -160,9 +160,7 @@ pub(super) fn create(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 fn mark(conn: &Connection, version: i64) -> rusqlite::Result<()> {
-    conn.execute_batch(&format!(
-        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"
-    ))
+    conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"))
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {

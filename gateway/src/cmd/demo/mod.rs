@@ -25,6 +25,7 @@ use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::model::ids::ClientName;
 use crate::model::record::Class;
+use crate::store::Read;
 
 /// The demo's compound, as any configuration.
 const CONFIG: &str = include_str!("../../../../config/examples/demo/gatehouse.toml");
@@ -34,6 +35,8 @@ const CUT_AFTER: Duration = Duration::from_secs(8);
 const CUT_FOR: Duration = Duration::from_secs(6);
 /// How long the rest may take to arrive after the devices have fallen silent.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// Records read from the journal at once.
+const PAGE_RECORDS: usize = 1_000;
 const SHOW_EVERY: Duration = Duration::from_millis(250);
 const SUM_EVERY: Duration = Duration::from_secs(2);
 
@@ -268,7 +271,17 @@ fn stored_ids(daemon: &Daemon) -> anyhow::Result<BTreeSet<String>> {
     let reader = daemon.store().reader()?;
     let mut ids = BTreeSet::new();
     for class in Class::ALL {
-        ids.extend(reader.ids(class)?);
+        let head = reader.heads()?.of(class);
+        let mut next = head.first;
+        while next <= head.last {
+            let page = reader.read(class, next, head.last, PAGE_RECORDS, usize::MAX)?;
+            let Some(last) = page.last() else { break };
+            next = last.seq() + 1;
+            ids.extend(page.into_iter().filter_map(|read| match read {
+                Read::Record(record) => Some(record.id()),
+                Read::Unreadable { .. } => None,
+            }));
+        }
     }
     Ok(ids)
 }

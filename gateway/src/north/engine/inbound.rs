@@ -7,6 +7,7 @@ use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Class, GapReason};
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
+use crate::north::contract::{Outgoing, StateReason};
 
 use super::line::{Aside, AsideState};
 use super::pace::{Bucket, delay_ms};
@@ -14,8 +15,8 @@ use super::ranges::RangeSet;
 use super::stream::{FlightState, Kind, Pause};
 use super::verdict::{Verdict, code_text};
 use super::{
-    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish, Purpose,
-    REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Underway, Up,
+    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish,
+    Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Underway, Up,
 };
 
 /// A connection that ended sooner without any PUBACK does not count as the end of an outage.
@@ -69,8 +70,9 @@ impl Engine {
             draining: false,
             bucket,
             credits: BTreeMap::new(),
-            state_due_ms: None,
+            state_due: None,
             announced: false,
+            rev: 0,
         }));
     }
 
@@ -101,7 +103,7 @@ impl Engine {
         }
         match underway.purpose {
             Purpose::State => self.state_puback(code, now_ms),
-            Purpose::Snapshot | Purpose::Orphan => {}
+            Purpose::Said | Purpose::Orphan => {}
             Purpose::Records { class, kind } => self.records_puback(class, kind, token, code, &underway, now),
             Purpose::Aside { class, seq, gap } => self.aside_puback(class, seq, gap, code, now),
         }
@@ -112,7 +114,7 @@ impl Engine {
         let refused = matches!(Verdict::of(code), Verdict::Refused | Verdict::Busy);
         self.state_refused = refused.then(|| code_text(code));
         if refused && let Some(up) = self.up() {
-            up.state_due_ms = Some(now_ms + STATE_RETRY_MS);
+            up.state_due = Some((now_ms + STATE_RETRY_MS, StateReason::Progress));
         }
     }
 
@@ -159,7 +161,7 @@ impl Engine {
                 // What waited so long is not live any more.
                 line.fix_head();
                 line.backlog_at_ms = now_ms;
-                self.republish_state(now_ms);
+                self.republish_state(StateReason::Progress, now_ms);
             }
             self.nobody.remove(&(class, kind));
             self.busy.remove(&(class, kind));
@@ -171,7 +173,8 @@ impl Engine {
         let Some(line) = self.lines.get_mut(&class) else { return };
         let stream = line.stream(kind);
         let orphans = stream.go_back(token);
-        let (since_ms, failures) = stream.pause.map_or((now_ms, 0), |pause| (pause.since_ms, pause.failures + 1));
+        let (since_ms, failures) =
+            stream.pause.map_or((now_ms, 0), |pause| (pause.since_ms, pause.failures + 1));
         let until_ms = now_ms + delay_ms(PAUSE_MS, PAUSE_MAX_MS, failures, &mut self.rng);
         stream.pause = Some(Pause { since_ms, until_ms, failures, probe: None });
         self.orphan(&orphans);
@@ -263,7 +266,8 @@ impl Engine {
         let before = line.aside.len();
         if self.heads.get(&class).is_some_and(|head| head.epoch == epoch) {
             // A record tried again is stored when a later receipt of its class reaches beyond it.
-            line.aside.retain(|&seq, aside| !(matches!(aside.state, AsideState::Acked { .. }) && seq <= upto));
+            line.aside
+                .retain(|&seq, aside| !(matches!(aside.state, AsideState::Acked { .. }) && seq <= upto));
         }
         let delivered = count as u64 + (before - line.aside.len()) as u64;
         *self.tally.delivered.entry(class).or_default() += delivered;
@@ -291,14 +295,14 @@ impl Engine {
         let range = SeqRange { from: start, to: end };
         line.add_backlog(&RangeSet::of(&[range]));
         self.dirty = true;
-        self.republish_state(0);
+        self.republish_state(StateReason::Progress, 0);
         Ok(ReplayAnswer { range: Some(range), count, missing: missing.as_slice().to_vec() })
     }
 
     /// The state is to be published again: a late will has overwritten it, or what it announces has changed.
-    pub fn republish_state(&mut self, now_ms: u64) {
+    pub fn republish_state(&mut self, reason: StateReason, now_ms: u64) {
         if let Some(up) = self.up() {
-            up.state_due_ms = Some(now_ms);
+            up.state_due = Some((now_ms, reason));
         }
     }
 
@@ -319,15 +323,14 @@ impl Engine {
 
     /// The last message of a connection that ends on purpose: state offline.
     pub fn farewell(&mut self, now: &Stamp) -> Option<Publish> {
-        let standing = self.standing(false, true);
+        let standing = self.standing(false, StateReason::Shutdown)?;
         let message = self.wording.state(&standing, now);
-        self.up()?;
         Some(self.publish(message, Purpose::State, now.mono_ms))
     }
 
     /// Publishes something that is not of the streams, for example a command's result; the caller keeps it small and
     /// rare.
-    pub(super) fn publish(&mut self, message: super::Outgoing, purpose: Purpose, now_ms: u64) -> Publish {
+    pub(super) fn publish(&mut self, message: Outgoing, purpose: Purpose, now_ms: u64) -> Publish {
         let token = self.next_token;
         self.next_token += 1;
         let underway =
@@ -344,9 +347,9 @@ impl Engine {
     }
 
     /// Answers and other messages outside the streams; published before the next records.
-    pub fn say(&mut self, message: super::Outgoing) {
+    pub fn say(&mut self, message: Outgoing) {
         if let Some(up) = self.up() {
-            up.control.push_back((message, Purpose::Snapshot));
+            up.control.push_back((message, Purpose::Said));
         }
     }
 }

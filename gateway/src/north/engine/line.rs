@@ -35,8 +35,12 @@ pub(super) struct Line {
     pub(super) backlog: Stream,
     /// The number after the last known record.
     pub(super) end: Seq,
-    /// First and last number stored.
+    /// The lowest number stored.
     pub(super) first: Seq,
+    /// Where the live stream began on this connection.
+    pub(super) live_from: Seq,
+    /// The last number before it that this uplink may see, as `previous` will say it.
+    pub(super) last_seen: Seq,
     pub(super) aside: BTreeMap<Seq, Aside>,
     /// When the backlog may start on this connection.
     pub(super) backlog_at_ms: u64,
@@ -58,6 +62,8 @@ impl Line {
             backlog: Stream::default(),
             end: last.saturating_add(1),
             first,
+            live_from: last.saturating_add(1),
+            last_seen: 0,
             aside: BTreeMap::new(),
             backlog_at_ms: 0,
             critical: false,
@@ -93,6 +99,7 @@ impl Line {
         let waiting = std::mem::take(&mut self.live.unsent);
         self.live.ahead.clear();
         self.live.chain = None;
+        self.live_from = self.end;
         self.add_backlog(&waiting);
     }
 

@@ -32,12 +32,13 @@ use crate::model::ids::{Epoch, Seq, UplinkName};
 use crate::model::record::{Class, Draft, GapReason};
 use crate::model::stamp::Stamp;
 use crate::north::config::{Delivery, Pacing};
+use crate::north::contract::{Outgoing, StateReason};
 
 use line::Line;
 use pace::Bucket;
 
 pub use inbound::{ReplayAnswer, ReplayError};
-pub use source::{Outgoing, Read, Source, SourceError, Standing, Unsendable, Wording};
+pub use source::{Read, Source, SourceError, Standing, Unsendable, Wording};
 pub use stream::Kind;
 
 /// Payload bytes without a PUBACK at once: what a slow mobile line carries within the PUBACK time-out.
@@ -153,9 +154,17 @@ pub struct Tally {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     State,
-    Snapshot,
-    Records { class: Class, kind: Kind },
-    Aside { class: Class, seq: Seq, gap: bool },
+    /// A snapshot's page, an answer.
+    Said,
+    Records {
+        class: Class,
+        kind: Kind,
+    },
+    Aside {
+        class: Class,
+        seq: Seq,
+        gap: bool,
+    },
     /// Its meaning was lost when its stream went back; only its place in the window counts.
     Orphan,
 }
@@ -187,15 +196,19 @@ struct Up {
     bucket: Bucket,
     credits: BTreeMap<(Class, Kind), u32>,
     /// The state is to be published again then.
-    state_due_ms: Option<u64>,
+    state_due: Option<(u64, StateReason)>,
     /// The last published state announced a pending range.
     announced: bool,
+    /// The number of the last state on this connection.
+    rev: u64,
 }
 
 #[derive(Debug)]
 enum Phase {
     /// Since when, if this process saw it.
-    Down { since_ms: Option<u64> },
+    Down {
+        since_ms: Option<u64>,
+    },
     Up(Box<Up>),
 }
 

@@ -7,10 +7,11 @@ use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Body, Class, GapReason, Record};
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
+use crate::north::contract::Outgoing;
 
 use super::line::{AsideState, Line};
-use super::source::{Outgoing, Read, Source, SourceError, Unsendable, Wording};
-use super::stream::{FlightState, Kind, Stream};
+use super::source::{Read, Source, SourceError, Unsendable, Wording};
+use super::stream::{Chain, FlightState, Kind, Stream};
 use super::{
     Actions, Engine, INFLIGHT_BYTES_MAX, Lost, Phase, Purpose, READ_BYTES, READ_RECORDS, STEP_RECORDS_MAX,
     UNCONFIRMED_MAX, Up,
@@ -34,9 +35,19 @@ const ASIDE_PER_STEP: usize = 16;
 
 /// What became of the front of a stream.
 enum Composed {
-    Message { message: Outgoing, records: Vec<Seq>, epoch: Epoch, gap: bool, to: Seq },
+    Message {
+        message: Outgoing,
+        records: Vec<Seq>,
+        epoch: Epoch,
+        gap: bool,
+        to: Seq,
+    },
     /// Records that cannot be sent at all.
-    Lost { seq: Seq, reason: GapReason, detail: String },
+    Lost {
+        seq: Seq,
+        reason: GapReason,
+        detail: String,
+    },
     /// Records that are not for this uplink, or not stored any more, were passed.
     Passed,
     /// Nothing is left to send.
@@ -185,7 +196,6 @@ impl Engine {
             if stream.ahead.is_empty() {
                 // Nothing of it is stored any more.
                 stream.take(range.to, Vec::new(), None, FlightState::Done);
-                stream.chain = None;
                 return Ok(Composed::Passed);
             }
         }
@@ -200,7 +210,8 @@ impl Engine {
         }
         let Some(Read::Record(front)) = stream.ahead.front() else { return Ok(Composed::Passed) };
         let front = front.clone();
-        let previous = previous_of(stream.chain, first, &front, wording, source)?;
+        let chain = stream.unsent.first().and_then(|range| stream.chain_at(range.from));
+        let previous = previous_of(chain, first, &front, wording, source)?;
         let voice = Voice { wording, replay: kind == Kind::Backlog, packet_max, now };
         let batch = batch_of(stream, wording, &front);
         match voice.say(&batch, previous) {
@@ -213,8 +224,8 @@ impl Engine {
             Err(unsendable) => {
                 stream.ahead.pop_front();
                 give_up(stream, front.seq);
-                let detail = unsendable.detail;
-                Ok(Composed::Lost { seq: front.seq, reason: GapReason::TooLarge, detail })
+                let Unsendable { reason, detail } = unsendable;
+                Ok(Composed::Lost { seq: front.seq, reason, detail })
             }
         }
     }
@@ -234,8 +245,8 @@ impl Engine {
         while stream.ahead.front().is_some_and(|read| number(read) <= to) {
             stream.ahead.pop_front();
         }
-        stream.chain = Some((to, Some(epoch)));
         stream.take(to, records, Some(epoch), FlightState::Sent(token));
+        stream.chain = Some(Chain { seq: to, epoch: Some(epoch), until: to });
         if gap {
             stream.mark_gap();
         }
@@ -310,7 +321,7 @@ impl Engine {
                         actions.publishes.push(publish);
                         return Ok(());
                     }
-                    Err(unsendable) => (GapReason::TooLarge, unsendable.detail),
+                    Err(unsendable) => (unsendable.reason, unsendable.detail),
                 }
             }
         };
@@ -378,7 +389,8 @@ impl Voice<'_> {
         let mut records = records;
         loop {
             let Some(first) = records.first() else {
-                return Err(Unsendable { detail: "nothing to say".to_owned() });
+                let detail = "nothing to say".to_owned();
+                return Err(Unsendable { reason: GapReason::Unreadable, detail });
             };
             let (message, count) = if first.class == Class::Telemetry {
                 self.wording.telemetry(records, previous, self.replay, self.now)?
@@ -391,7 +403,7 @@ impl Voice<'_> {
             }
             if count <= 1 {
                 let detail = format!("{bytes} bytes, the broker takes {}", self.packet_max);
-                return Err(Unsendable { detail });
+                return Err(Unsendable { reason: GapReason::TooLarge, detail });
             }
             records = records.get(..count / 2).unwrap_or_default();
         }
@@ -412,7 +424,7 @@ fn number(read: &Read) -> Seq {
 fn give_up(stream: &mut Stream, seq: Seq) {
     stream.take(seq, Vec::new(), None, FlightState::Settling);
     // Whether this uplink could have seen it is not known; a hole that a gap record explains is the honest answer.
-    stream.chain = Some((seq, None));
+    stream.chain = Some(Chain { seq, epoch: None, until: seq });
 }
 
 /// Passes records at the front that this uplink may not see. Says whether there were any.
@@ -451,24 +463,36 @@ fn batch_of<'a>(stream: &'a Stream, wording: &dyn Wording, front: &'a Record) ->
 
 /// The number of the record before `record` that this uplink may see; 0 for the first of its epoch.
 fn previous_of(
-    chain: Option<(Seq, Option<Epoch>)>,
+    chain: Option<Chain>,
     first: Seq,
     record: &Record,
     wording: &dyn Wording,
     source: &mut dyn Source,
 ) -> Result<Seq, SourceError> {
-    if let Some((seq, Some(epoch))) = chain
-        && epoch == record.epoch
+    if let Some(chain) = chain
+        && chain.epoch == Some(record.epoch)
     {
-        return Ok(seq);
+        return Ok(chain.seq);
     }
-    let start = source.epoch_start(record.class, record.epoch)?;
-    if let Some((seq, None)) = chain
-        && seq >= start
+    if let Some(chain) = chain
+        && chain.epoch.is_none()
+        && chain.seq >= source.epoch_start(record.class, record.seq)?
     {
-        return Ok(seq);
+        return Ok(chain.seq);
     }
-    let before = source.last_before(record.class, record.seq, start, &|record| wording.sees(record))?;
-    // What is forgotten leaves a hole on purpose: 0 would say that nothing ever was before this record.
-    Ok(before.unwrap_or(if first > start { first.min(record.seq) - 1 } else { 0 }))
+    last_seen(record.class, record.seq, first, wording, source)
+}
+
+/// The last number of the epoch of `below`, before it, that this uplink may see; 0 if there is none.
+pub(super) fn last_seen(
+    class: Class,
+    below: Seq,
+    first: Seq,
+    wording: &dyn Wording,
+    source: &mut dyn Source,
+) -> Result<Seq, SourceError> {
+    let start = source.epoch_start(class, below)?;
+    let before = source.last_before(class, below, start, &|record| wording.sees(record))?;
+    // What is forgotten leaves a hole on purpose: 0 would say that nothing ever was before.
+    Ok(before.unwrap_or(if first > start { first.min(below) - 1 } else { 0 }))
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use bytes::Bytes;
-
-use crate::model::cursor::{Head, SeqRange};
+use crate::model::cursor::Head;
 use crate::model::ids::{Epoch, Seq};
-use crate::model::record::{Class, Record};
+use crate::model::record::{Class, GapReason, Record};
 use crate::model::stamp::Stamp;
+use crate::north::contract::{ClassState, Outgoing, StateReason};
 
 /// One stored record, or the number of one whose bytes cannot be read back.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +37,7 @@ pub trait Source {
         bytes_max: usize,
     ) -> Result<Vec<Read>, SourceError>;
 
-    /// The highest number in `not_below..below` whose record satisfies `sees`.
+    /// The highest number in `not_below..below` whose record satisfies `sees` or cannot be read.
     fn last_before(
         &mut self,
         class: Class,
@@ -47,21 +46,14 @@ pub trait Source {
         sees: &dyn Fn(&Record) -> bool,
     ) -> Result<Option<Seq>, SourceError>;
 
-    /// The first number of `class` that belongs to `epoch`.
-    fn epoch_start(&mut self, class: Class, epoch: Epoch) -> Result<Seq, SourceError>;
+    /// The first number of the epoch that the record `seq` belongs to.
+    fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError>;
 }
 
-/// A message ready to be published at QoS 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    pub topic: String,
-    pub payload: Bytes,
-    pub retain: bool,
-}
-
-/// Why a record cannot be said at all: it would not fit a message.
+/// Why a record cannot be said at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsendable {
+    pub reason: GapReason,
     pub detail: String,
 }
 
@@ -69,21 +61,27 @@ pub struct Unsendable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub conn: u64,
+    /// Grows with each state of a connection.
+    pub rev: u64,
+    pub epoch: Epoch,
     pub online: bool,
-    /// Whether an offline state is a farewell, not a will.
-    pub graceful: bool,
-    pub epoch: Option<Epoch>,
-    /// What is still to come as backlog, per class.
-    pub pending: BTreeMap<Class, Vec<SeqRange>>,
-    /// What each class holds.
-    pub heads: BTreeMap<Class, Head>,
+    pub reason: StateReason,
+    pub classes: BTreeMap<Class, ClassState>,
+    /// By class, the last number that this uplink may see.
+    pub last: BTreeMap<Class, Seq>,
 }
 
 /// The contract as the engine uses it: what may be seen, and how it is said.
 pub trait Wording: Send + Debug {
     fn sees(&self, record: &Record) -> bool;
 
-    fn record(&self, record: &Record, previous: Seq, replay: bool, now: &Stamp) -> Result<Outgoing, Unsendable>;
+    fn record(
+        &self,
+        record: &Record,
+        previous: Seq,
+        replay: bool,
+        now: &Stamp,
+    ) -> Result<Outgoing, Unsendable>;
 
     /// As many of `records` as fit one message, from the first; says how many.
     fn telemetry(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::cursor::{Cursors, SeqRange};
+use crate::model::cursor::Cursors;
 use crate::model::ids::DeviceId;
 use crate::model::place::Place;
 use crate::model::record::{
@@ -11,9 +11,11 @@ use crate::model::record::{
 };
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
+use crate::north::contract::{ClassState, StateReason};
 use crate::rt::board::PendingStatus;
 
 use super::line::{AsideState, Line};
+use super::sending::last_seen;
 use super::source::{Read, Source, SourceError, Standing};
 use super::stream::Kind;
 use super::{
@@ -57,21 +59,25 @@ fn is_critical(record: &Record) -> bool {
 }
 
 impl Engine {
-    /// Where the uplink stands, as state and snapshot tell it.
-    pub fn standing(&self, online: bool, graceful: bool) -> Standing {
-        let (conn, epoch) = match &self.phase {
-            Phase::Up(up) => (up.session.conn, Some(up.session.epoch)),
-            Phase::Down { .. } => (0, None),
+    /// Where the uplink stands, as state and snapshot tell it; none without a connection.
+    pub(super) fn standing(&mut self, online: bool, reason: StateReason) -> Option<Standing> {
+        let up = self.up()?;
+        up.rev += 1;
+        let (conn, rev, epoch) = (up.session.conn, up.rev, up.session.epoch);
+        let state = |line: &Line| {
+            let mut pending = line.backlog.left(false);
+            for &seq in line.aside.keys() {
+                pending.insert(seq, seq);
+            }
+            ClassState {
+                last: line.last_seen,
+                live_from: line.live_from,
+                pending: pending.as_slice().to_vec(),
+            }
         };
-        let pending: BTreeMap<Class, Vec<SeqRange>> = self
-            .lines
-            .iter()
-            .map(|(&class, line)| (class, line.backlog.left(false).as_slice().to_vec()))
-            .filter(|(_, ranges)| !ranges.is_empty())
-            .collect();
-        let heads =
-            self.heads.iter().filter(|(class, _)| self.lines.contains_key(class)).map(|(&c, &h)| (c, h)).collect();
-        Standing { conn, online, graceful, epoch, pending, heads }
+        let classes = self.lines.iter().map(|(&class, line)| (class, state(line))).collect();
+        let last = self.lines.iter().map(|(&class, line)| (class, line.last_seen)).collect();
+        Some(Standing { conn, rev, epoch, online, reason, classes, last })
     }
 
     /// A new connection: fixes the heads and says where things stand, before anything else is sent. Later: says the
@@ -87,31 +93,37 @@ impl Engine {
         let (fresh, draining) = (up.fresh, up.draining);
         if fresh {
             self.look_for_critical(source, now_ms, actions)?;
-            self.fix_heads(now_ms);
+            self.fix_heads(now_ms, source)?;
         }
         let empty = self.lines.values().all(|line| line.backlog.is_idle());
         let Some(up) = self.up() else { return Ok(()) };
-        let due = up.state_due_ms.is_some_and(|due_ms| now_ms >= due_ms) || (up.announced && empty);
-        if !fresh && (!due || draining) {
-            if let Some(due_ms) = up.state_due_ms {
+        let reason = match up.state_due {
+            _ if fresh => StateReason::Connected,
+            Some((due_ms, reason)) if now_ms >= due_ms => reason,
+            _ if up.announced && empty => StateReason::Progress,
+            Some((due_ms, _)) => {
                 actions.wake(due_ms);
+                return Ok(());
             }
+            None => return Ok(()),
+        };
+        if draining {
             return Ok(());
         }
         up.fresh = false;
-        up.state_due_ms = None;
+        up.state_due = None;
         up.announced = !empty;
-        let standing = self.standing(true, false);
+        let Some(standing) = self.standing(true, reason) else { return Ok(()) };
         let state = self.wording.state(&standing, now);
         let pages = if fresh { self.wording.snapshot(&standing, now) } else { Vec::new() };
         if let Some(up) = self.up() {
             up.control.push_back((state, Purpose::State));
-            up.control.extend(pages.into_iter().map(|page| (page, Purpose::Snapshot)));
+            up.control.extend(pages.into_iter().map(|page| (page, Purpose::Said)));
         }
         Ok(())
     }
 
-    fn fix_heads(&mut self, now_ms: u64) {
+    fn fix_heads(&mut self, now_ms: u64, source: &mut dyn Source) -> Result<(), SourceError> {
         let long = match &self.phase {
             Phase::Up(up) => up.after_ms.is_none_or(|after_ms| after_ms >= super::SHORT_OUTAGE_MS),
             Phase::Down { .. } => false,
@@ -121,10 +133,12 @@ impl Engine {
             // Alarms first, and danger waits for nobody.
             let waits = long && line.class != Class::Alarm && !line.critical;
             let delay_ms = if waits { self.rng.u64(0..=delay_max_ms) } else { 0 };
+            line.last_seen = last_seen(line.class, line.end, line.first, self.wording.as_ref(), source)?;
             line.fix_head();
             line.backlog_at_ms = now_ms + delay_ms;
         }
         self.dirty = true;
+        Ok(())
     }
 
     /// Looks whether something critical is among what waits, a bounded number of records at a time.
@@ -312,9 +326,7 @@ impl Engine {
             return Some(format!("{trouble}; look at the journal's own trouble"));
         }
         if let Some(code) = &self.state_refused {
-            return Some(format!(
-                "the broker refuses up/state ({code}); grant this client to write …/up/#"
-            ));
+            return Some(format!("the broker refuses up/state ({code}); grant this client to write …/up/#"));
         }
         if let Some(topic) = self.nobody.values().next() {
             return Some(format!(
@@ -333,7 +345,8 @@ impl Engine {
 
     /// What is not delivered, per class.
     pub fn pending(&self) -> BTreeMap<Class, PendingStatus> {
-        let status = |line: &Line| PendingStatus { records: line.pending(), set_aside: line.aside.len() as u64 };
+        let status =
+            |line: &Line| PendingStatus { records: line.pending(), set_aside: line.aside.len() as u64 };
         self.lines.iter().map(|(&class, line)| (class, status(line))).collect()
     }
 }

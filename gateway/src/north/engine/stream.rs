@@ -55,6 +55,15 @@ pub(super) struct Pause {
     pub(super) probe: Option<u64>,
 }
 
+/// The last record that the uplink may see, among the numbers up to `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) seq: Seq,
+    /// Not known of a record that cannot be read.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) until: Seq,
+}
+
 /// One stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
@@ -63,8 +72,8 @@ pub(super) struct Stream {
     flights: VecDeque<Flight>,
     /// Records read ahead; they all lie in the first range of `unsent`.
     pub(super) ahead: VecDeque<Read>,
-    /// The last record that this uplink may see before the front of `ahead`, and its epoch, if known.
-    pub(super) chain: Option<(Seq, Option<Epoch>)>,
+    /// What `previous` is for the record after the numbers taken last, if known.
+    pub(super) chain: Option<Chain>,
     pub(super) pause: Option<Pause>,
     /// How often the stream was sent again because receipts stayed away.
     pub(super) silences: u32,
@@ -76,6 +85,7 @@ impl Stream {
         let Some(range) = self.unsent.first() else { return };
         let to = to.min(range.to);
         self.unsent.remove(range.from, to);
+        self.chain = self.chain_at(range.from).map(|chain| Chain { until: to, ..chain });
         if state == FlightState::Done
             && let Some(last) = self.flights.back_mut()
             && last.state == FlightState::Done
@@ -86,6 +96,11 @@ impl Stream {
             self.flights.push_back(Flight { from: range.from, to, records, epoch, gap: false, state });
         }
         self.pop_done();
+    }
+
+    /// The chain, if it reaches up to the number `from`.
+    pub(super) fn chain_at(&self, from: Seq) -> Option<Chain> {
+        self.chain.filter(|chain| chain.until.saturating_add(1) == from)
     }
 
     /// Marks the last flight as one that carries a gap record.
@@ -117,7 +132,8 @@ impl Stream {
 
     /// The flight of `token` is over.
     pub(super) fn settle(&mut self, token: u64, state: FlightState) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.state == FlightState::Sent(token)) {
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.state == FlightState::Sent(token))
+        {
             flight.state = state;
         }
         self.pop_done();
@@ -182,7 +198,9 @@ impl Stream {
         };
         // In the middle of a batch: everything before the batch.
         let inside = |flight: &Flight| {
-            flight.epoch == Some(epoch) && flight.from <= upto && flight.records.last().is_some_and(|last| upto < *last)
+            flight.epoch == Some(epoch)
+                && flight.from <= upto
+                && flight.records.last().is_some_and(|last| upto < *last)
         };
         let end = match self.flights.iter().rposition(holds) {
             Some(place) => place + 1,

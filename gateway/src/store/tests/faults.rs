@@ -39,11 +39,11 @@ impl Model {
     }
 
     fn store(&mut self, draft: &Draft) {
-        let class = draft.body.class();
+        let (class, epoch) = (draft.body.class(), self.epoch());
         let seq = self.last.entry(class).or_default();
         *seq += 1;
         self.pos += 1;
-        let (pos, epoch, seq) = (self.pos, self.epoch(), *seq);
+        let (pos, seq) = (self.pos, *seq);
         let record =
             Record { pos, epoch, class, seq, at: draft.at.clone(), test: draft.test, body: draft.body.clone() };
         self.rows.insert((class, seq), record.clone());

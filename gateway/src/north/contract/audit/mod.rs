@@ -5,7 +5,7 @@
 //! own that this platform may see, so that numbers between the two are nobody's and filtered platforms work too.
 //!
 //! Limits: [`IDS_MAX`] contents a class for telling a duplicate from a reused id, [`FINDINGS_MAX`] findings kept
-//! (all are counted), [`VALUES_MAX`] latest values a gateway.
+//! (all are counted), [`VALUES_MAX`] latest values a gateway, [`GATEWAYS_MAX`] gateways.
 
 pub mod ranges;
 pub mod report;
@@ -33,6 +33,9 @@ pub const IDS_MAX: usize = 200_000;
 
 /// Findings kept with their text.
 pub const FINDINGS_MAX: usize = 1_000;
+
+/// Gateways audited at once; what others say is counted as unknown. Twice the largest known region.
+pub const GATEWAYS_MAX: usize = 40_000;
 
 /// Latest values remembered of one gateway: twice its points.
 pub const VALUES_MAX: usize = 2 * crate::model::limits::POINTS_MAX;
@@ -121,6 +124,10 @@ impl Auditor {
             return;
         }
         self.messages += 1;
+        if self.gateways.len() >= GATEWAYS_MAX && !self.gateways.contains_key(&seen.name) {
+            self.unknown += 1;
+            return;
+        }
         self.check_carriage(&seen, payload.len(), retained);
         let Some(kind) = Kind::of(&parsed.kind) else {
             if parsed.kind == UpKind::Unknown {
@@ -243,10 +250,10 @@ impl Auditor {
         }
         let content = digest(&[message.get("data"), message.get("bootid"), message.get("monotonic")]);
         let arrival = Arrival::of(&record, class, content);
-        if seen.topic.kind == UpKind::Ledger {
-            if let Ok(gap) = serde_json::from_value::<wire::Gap>(record.data.clone()) {
-                self.gateway(seen).explained(&record.epoch, &name_of(&gap.class), gap.from.0, gap.to.0);
-            }
+        if seen.topic.kind == UpKind::Ledger
+            && let Ok(gap) = serde_json::from_value::<wire::Gap>(record.data.clone())
+        {
+            self.gateway(seen).explained(&gap.epoch, &name_of(&gap.class), gap.from.0, gap.to.0);
         }
         self.arrived(seen, &arrival);
     }
@@ -303,7 +310,11 @@ impl Auditor {
         let late_ms = self.options.late_ms;
         let late = arrival.age_ms.filter(|age| fresh && !arrival.replay && *age > late_ms);
         if let Some(age) = late {
-            self.find(seen, FindingKind::Late, format!("{} was {age} ms old in the live stream", arrival.id()));
+            self.find(
+                seen,
+                FindingKind::Late,
+                format!("{} was {age} ms old in the live stream", arrival.id()),
+            );
         }
         fresh
     }

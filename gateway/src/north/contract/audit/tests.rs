@@ -246,9 +246,26 @@ fn a_forked_epoch_begins_in_the_middle_without_a_hole() {
 }
 
 #[test]
+fn what_a_forked_journal_still_owes_is_no_hole() {
+    let mut platform = Platform::new(true);
+    (1..=3).for_each(|seq| platform.event(seq, seq - 1));
+    platform.event(6, 5);
+    assert_eq!(platform.auditor.report().missing, 2);
+    let forked = StateData { epoch: Epoch(77), ..connected(9, 6, &[(4, 5)]) };
+    platform.state(&forked);
+    let report = platform.auditor.report();
+    assert_eq!((report.missing, report.count(FindingKind::Hole)), (0, 0), "{report}");
+    // Its next state withdraws them.
+    platform.state(&StateData { rev: 1, epoch: Epoch(77), ..connected(9, 6, &[]) });
+    assert_eq!(platform.found(), [FindingKind::Hole]);
+}
+
+#[test]
 fn carriage_is_checked() {
     let mut platform = Platform::new(true);
-    let good = f::framed(&platform.view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
+    let good =
+        f::framed(&platform.view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame))
+            .unwrap();
     platform.auditor.take(&good.topic, &good.payload, true, 0);
     assert_eq!(platform.found(), [FindingKind::RetainFlag]);
 
@@ -269,7 +286,8 @@ fn carriage_is_checked() {
 #[test]
 fn what_breaks_the_schema_or_contradicts_itself_is_found() {
     let view = View::open(&f::uplink());
-    let good = f::framed(&view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
+    let good =
+        f::framed(&view, &f::stamp(0), |frame| record_message(&f::event(1, 0), 0, false, frame)).unwrap();
     let text = String::from_utf8(good.payload.to_vec()).unwrap();
     let cases = [
         (text.replace("\"sequence\":\"0000000000000001\"", "\"sequence\":1"), FindingKind::Schema),
@@ -281,7 +299,10 @@ fn what_breaks_the_schema_or_contradicts_itself_is_found() {
         (text.replace("\"test\":false", "\"test\":true"), FindingKind::Contradiction),
         (text.replace("\"emergency\",\"name\"", "\"fire\",\"name\""), FindingKind::Contradiction),
         (text.replace("-event-1\"", "-event-2\""), FindingKind::Contradiction),
-        (text.replace("\"previous\":\"0000000000000000\"", "\"previous\":\"0000000000000001\""), FindingKind::Contradiction),
+        (
+            text.replace("\"previous\":\"0000000000000000\"", "\"previous\":\"0000000000000001\""),
+            FindingKind::Contradiction,
+        ),
     ];
     for (bad, kind) in cases {
         assert_ne!(bad, text, "the case changes nothing");
@@ -306,10 +327,14 @@ fn a_snapshot_without_all_its_pages_is_found() {
         f::framed(&View::open(&f::uplink()), &f::stamp(0), |frame| snapshot_pages(&snapshot, frame))
     };
     assert!(pages(1).len() > 2);
-    pages(1).iter().for_each(|page| platform.hear(page));
+    for page in pages(1) {
+        platform.hear(&page);
+    }
     pages(2).iter().skip(1).for_each(|page| platform.hear(page));
     assert!(platform.found().is_empty());
-    pages(3).iter().for_each(|page| platform.hear(page));
+    for page in pages(3) {
+        platform.hear(&page);
+    }
     assert_eq!(platform.found(), [FindingKind::SnapshotIncomplete]);
 }
 

@@ -154,7 +154,7 @@ impl Numbering {
 #[derive(Debug, Default)]
 struct Pages {
     name: String,
-    pages: u32,
+    count: u32,
     came: BTreeSet<u32>,
 }
 
@@ -209,7 +209,10 @@ impl Gateway {
                 return Vec::new();
             }
             let highest = highest.unwrap_or_default();
-            return vec![(FindingKind::ConnBackwards, format!("{said:?} after {highest:?} of epoch {}", state.epoch))];
+            return vec![(
+                FindingKind::ConnBackwards,
+                format!("{said:?} after {highest:?} of epoch {}", state.epoch),
+            )];
         }
         if highest == Some(said) {
             return Vec::new();
@@ -228,7 +231,20 @@ impl Gateway {
         // What stood on the topic when listening began may be old: its pending ranges excuse, and promise nothing.
         let expected = from_start || !first;
         for (class, progress) in &state.data.classes {
-            self.numbering(&state.epoch, class).announce(progress, expected, from_start);
+            // Before the first record of a later epoch nobody can say whether its numbers begin anew or go on.
+            let another = self.numberings.keys().any(|(epoch, name)| *epoch != state.epoch && name == class);
+            let numbering = self.numbering(&state.epoch, class);
+            let placed = !another || numbering.report.records > 0;
+            numbering.announce(progress, expected && placed, from_start && placed);
+            // A forked journal goes on numbering: its ranges reach back into the epoch before, where they excuse only.
+            let pending = numbering.pending.clone();
+            let earlier = self
+                .numberings
+                .iter_mut()
+                .filter(|((epoch, name), _)| *epoch != state.epoch && name == class);
+            for (_, earlier) in earlier {
+                earlier.pending = pending.clone();
+            }
         }
         if state.data.online { self.spoke(&state.bootid) } else { Vec::new() }
     }
@@ -255,13 +271,13 @@ impl Gateway {
         let pages = self.snapshots.entry(page.test).or_default();
         let mut wrong = None;
         if pages.name != name {
-            let missing = pages.pages.saturating_sub(u32::try_from(pages.came.len()).unwrap_or(u32::MAX));
+            let missing = pages.count.saturating_sub(u32::try_from(pages.came.len()).unwrap_or(u32::MAX));
             if missing > 0 {
-                wrong = Some(format!("{missing} of {} pages of {} never came", pages.pages, pages.name));
+                wrong = Some(format!("{missing} of {} pages of {} never came", pages.count, pages.name));
             }
-            *pages = Pages { name, pages: page.data.pages, came: BTreeSet::new() };
+            *pages = Pages { name, count: page.data.pages, came: BTreeSet::new() };
         }
-        if page.data.pages != pages.pages || !(1..=pages.pages).contains(&page.data.page) {
+        if page.data.pages != pages.count || !(1..=pages.count).contains(&page.data.page) {
             return Some(format!("page {} of {} in {}", page.data.page, page.data.pages, pages.name));
         }
         pages.came.insert(page.data.page);

@@ -79,7 +79,7 @@ pub(in crate::north::contract) fn press() -> Event {
 }
 
 pub(in crate::north::contract) fn record(seq: u64, at: Stamp, body: Body) -> Record {
-    Record { pos: seq * 10, epoch: EPOCH, class: body.class(), seq, at, test: false, body }
+    Record { pos: seq, epoch: EPOCH, class: body.class(), seq, at, test: false, body }
 }
 
 pub(in crate::north::contract) fn event(seq: u64, later_ms: u64) -> Record {
@@ -196,7 +196,11 @@ pub(in crate::north::contract) fn pseudonymous() -> View {
 }
 
 /// Calls `with` with a frame at `now`.
-pub(in crate::north::contract) fn framed<T>(view: &View, now: &Stamp, with: impl FnOnce(&Frame<'_>) -> T) -> T {
+pub(in crate::north::contract) fn framed<T>(
+    view: &View,
+    now: &Stamp,
+    with: impl FnOnce(&Frame<'_>) -> T,
+) -> T {
     let topics = topics();
     with(&Frame { topics: &topics, compound: COMPOUND, now, view })
 }

@@ -149,11 +149,13 @@ impl Source for SimJournal {
         }
         let unreadable = &self.unreadable;
         let mut range = self.records[&class].range(not_below..below).rev();
-        Ok(range.find(|(seq, record)| unreadable.contains(&(class, **seq)) || sees(record)).map(|(&seq, _)| seq))
+        Ok(range
+            .find(|(seq, record)| unreadable.contains(&(class, **seq)) || sees(record))
+            .map(|(&seq, _)| seq))
     }
 
-    fn epoch_start(&mut self, class: Class, epoch: Epoch) -> Result<Seq, SourceError> {
-        let found = self.epochs.iter().find(|(known, _)| *known == epoch);
-        Ok(found.and_then(|(_, starts)| starts.get(&class)).copied().unwrap_or(1))
+    fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError> {
+        let starts = self.epochs.iter().map(|(_, starts)| starts.get(&class).copied().unwrap_or(1));
+        Ok(starts.filter(|start| *start <= seq).max().unwrap_or(1))
     }
 }

@@ -21,7 +21,7 @@ use crate::rt::clock::{Clock, ManualClock};
 use super::stream::Kind;
 use super::{Engine, Session, Settings, Settlement};
 use journal::SimJournal;
-use platform::{Platform, PlainWording};
+use platform::{PlainWording, Platform};
 
 /// Something on the wire.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let receipt = rng.u8(0..3) == 0;
         let hide = if receipt { 0 } else { [0, 2, 3, 7][rng.usize(0..4)] };
-        let wording = PlainWording { hide, batch: rng.usize(1..30) };
+        let wording = PlainWording { hide, batch: rng.usize(1..30), large: !receipt };
         let settings = settings(&mut rng, receipt);
         let mut journal = SimJournal::new();
         let engine = engine(&settings, &wording, &mut journal, &mut rng);
@@ -202,7 +202,8 @@ impl World {
     fn make_records(&mut self) {
         for _ in 0..self.rng.usize(0..4) {
             self.made += 1;
-            let class = [Class::Event, Class::Telemetry, Class::Telemetry, Class::Alarm][self.rng.usize(0..4)];
+            let class =
+                [Class::Event, Class::Telemetry, Class::Telemetry, Class::Alarm][self.rng.usize(0..4)];
             let draft = draft(class, self.made, &self.clock.now());
             let (class, seq) = self.journal.append(draft);
             if self.chance(self.faults.unreadable) {
@@ -385,7 +386,11 @@ impl World {
                 Wire::Publish { at_ms: before, .. } => at_ms.max(*before),
                 Wire::Puback { .. } => at_ms,
             });
-            self.wire.push_back(Wire::Publish { token: publish.token, payload: publish.message.payload, at_ms });
+            self.wire.push_back(Wire::Publish {
+                token: publish.token,
+                payload: publish.message.payload,
+                at_ms,
+            });
         }
         if let Some(cursors) = actions.save {
             self.journal.relaxed = Some(cursors);
@@ -446,7 +451,8 @@ impl World {
         loop {
             self.turn(false);
             let now_ms = self.clock.mono_ms();
-            let rest = self.engine.pending().values().all(|status| status.records == 0 && status.set_aside == 0);
+            let rest =
+                self.engine.pending().values().all(|status| status.records == 0 && status.set_aside == 0);
             if rest && self.settlement.is_none() && self.engine.lost.is_empty() && self.connected {
                 break;
             }
@@ -475,12 +481,15 @@ impl World {
             before.insert(class, (seq, epoch));
             let Some(kept) = self.platform.kept.get(&(class, seq)) else { continue };
             let hole = kept.previous != expected;
-            let explained = (kept.previous + 1..seq).any(|number| self.journal.forgotten.contains(&(class, number)))
+            let explained = (kept.previous + 1..seq)
+                .any(|number| self.journal.forgotten.contains(&(class, number)))
                 || self.journal.forgotten.contains(&(class, kept.previous));
             assert!(
                 !hole || explained,
-                "{class:?} {seq} says previous {}, was {expected}, seed {}",
+                "{class:?} {seq} says previous {}, was {expected}, hide {}, unreadable {:?}, seed {}",
                 kept.previous,
+                self.wording.hide,
+                self.journal.unreadable.range((class, seq - 3)..(class, seq)).collect::<Vec<_>>(),
                 self.seed
             );
         }
@@ -496,7 +505,12 @@ impl World {
     }
 }
 
-fn engine(settings: &Settings, wording: &PlainWording, journal: &mut SimJournal, rng: &mut fastrand::Rng) -> Engine {
+fn engine(
+    settings: &Settings,
+    wording: &PlainWording,
+    journal: &mut SimJournal,
+    rng: &mut fastrand::Rng,
+) -> Engine {
     use super::Source;
     let heads = journal.heads().unwrap();
     let wording = Box::new(wording.clone());

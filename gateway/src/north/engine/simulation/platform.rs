@@ -6,22 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::cursor::SeqRange;
 use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Class, Record};
 use crate::model::stamp::Stamp;
-use crate::north::engine::source::{Outgoing, Standing, Unsendable, Wording};
+use crate::north::contract::Outgoing;
+use crate::north::engine::source::{Standing, Unsendable, Wording};
 use crate::north::engine::stream::Kind;
 
 /// Numbers that the sim's wording finds too large to say: every 97th event.
 pub(super) fn too_large(record: &Record) -> bool {
-    record.class == Class::Event && record.seq % 97 == 0 && !matches!(record.body, crate::model::record::Body::Gap(_))
+    record.class == Class::Event
+        && record.seq % 97 == 0
+        && !matches!(record.body, crate::model::record::Body::Gap(_))
 }
 
 /// A message of the sim's own contract.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Said {
-    State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)> },
+    State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)>, live: Vec<(Class, Seq)> },
     Snapshot,
     Records { class: Class, replay: bool, previous: Seq, records: Vec<(Seq, u64, String)> },
 }
@@ -32,6 +34,8 @@ pub(super) struct PlainWording {
     /// Every `hide`-th record is not for this platform; 0 hides nothing.
     pub(super) hide: u64,
     pub(super) batch: usize,
+    /// Some records do not fit a message.
+    pub(super) large: bool,
 }
 
 impl PlainWording {
@@ -51,12 +55,24 @@ impl Wording for PlainWording {
         gap || self.hide == 0 || record.seq % self.hide != 0
     }
 
-    fn record(&self, record: &Record, previous: Seq, replay: bool, _now: &Stamp) -> Result<Outgoing, Unsendable> {
-        if too_large(record) {
-            return Err(Unsendable { detail: "too large".to_owned() });
+    fn record(
+        &self,
+        record: &Record,
+        previous: Seq,
+        replay: bool,
+        _now: &Stamp,
+    ) -> Result<Outgoing, Unsendable> {
+        if self.large && too_large(record) {
+            return Err(Unsendable {
+                reason: crate::model::record::GapReason::TooLarge,
+                detail: "too large".to_owned(),
+            });
         }
         let records = vec![Self::entry(record)];
-        Ok(Self::message(record.class.as_str(), &Said::Records { class: record.class, replay, previous, records }))
+        Ok(Self::message(
+            record.class.as_str(),
+            &Said::Records { class: record.class, replay, previous, records },
+        ))
     }
 
     fn telemetry(
@@ -68,15 +84,19 @@ impl Wording for PlainWording {
     ) -> Result<(Outgoing, usize), Unsendable> {
         let count = records.len().min(self.batch);
         let records = records[..count].iter().map(|record| Self::entry(record)).collect();
-        Ok((Self::message("telemetry", &Said::Records { class: Class::Telemetry, replay, previous, records }), count))
+        Ok((
+            Self::message("telemetry", &Said::Records { class: Class::Telemetry, replay, previous, records }),
+            count,
+        ))
     }
 
     fn state(&self, standing: &Standing, _now: &Stamp) -> Outgoing {
-        let ranges = |(class, ranges): (&Class, &Vec<SeqRange>)| {
-            ranges.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
-        };
-        let pending = standing.pending.iter().flat_map(ranges).collect();
-        Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending })
+        let pending = standing.classes.iter().flat_map(|(class, state)| {
+            state.pending.iter().map(|range| (*class, range.from, range.to)).collect::<Vec<_>>()
+        });
+        let pending = pending.collect();
+        let live = standing.classes.iter().map(|(class, state)| (*class, state.live_from)).collect();
+        Self::message("state", &Said::State { conn: standing.conn, online: standing.online, pending, live })
     }
 
     fn snapshot(&self, _standing: &Standing, _now: &Stamp) -> Vec<Outgoing> {
@@ -97,6 +117,8 @@ pub(super) struct Platform {
     pub(super) kept: BTreeMap<(Class, Seq), Kept>,
     /// Kept since the last receipt: a crash of the platform loses it.
     pub(super) unsure: Vec<(Class, Kind, Seq)>,
+    /// What a receipt has confirmed: no crash loses it.
+    pub(super) sure: BTreeSet<(Class, Seq)>,
     /// The last number of each stream on this connection.
     pub(super) last: BTreeMap<(Class, Kind), Seq>,
     /// What may be behind: streams told to wait, and records refused.
@@ -106,6 +128,8 @@ pub(super) struct Platform {
     pub(super) state_online: Option<(u64, bool)>,
     /// Records delivered live that an earlier state announced as backlog, for the check of announcements.
     pub(super) announced: BTreeMap<Class, BTreeSet<Seq>>,
+    /// Where the live streams began, as the last state said.
+    pub(super) live_from: BTreeMap<Class, Seq>,
     /// With receipts: takes nothing whose predecessor it does not have.
     pub(super) strict: bool,
     pub(super) forgotten: BTreeSet<(Class, Seq)>,
@@ -121,23 +145,33 @@ impl Platform {
     /// Loses what no receipt has confirmed.
     pub(super) fn crash(&mut self) {
         for (class, _kind, seq) in self.unsure.drain(..) {
-            self.kept.remove(&(class, seq));
+            if !self.sure.contains(&(class, seq)) {
+                self.kept.remove(&(class, seq));
+            }
         }
     }
 
     /// The receipts the platform can honestly give.
     pub(super) fn receipts(&mut self) -> Vec<(Class, Kind, Seq, Epoch)> {
         let mut upto = BTreeMap::new();
-        for (class, kind, seq) in self.unsure.drain(..) {
-            upto.insert((class, kind), seq);
+        for (class, kind, seq) in std::mem::take(&mut self.unsure) {
+            // "Stored up to": without a hole, from where the stream began.
+            let from = if kind == Kind::Live { self.live_from.get(&class).copied().unwrap_or(1) } else { 1 };
+            if (from..=seq).all(|number| self.kept.contains_key(&(class, number))) {
+                upto.insert((class, kind), seq);
+            }
+            self.sure.insert((class, seq));
         }
         let kept = &self.kept;
-        upto.into_iter().map(|((class, kind), seq)| (class, kind, seq, Epoch(kept[&(class, seq)].epoch))).collect()
+        upto.into_iter()
+            .map(|((class, kind), seq)| (class, kind, seq, Epoch(kept[&(class, seq)].epoch)))
+            .collect()
     }
 
     pub(super) fn take(&mut self, payload: &[u8], seed: u64) {
         match serde_json::from_slice(payload).unwrap() {
-            Said::State { conn, online, pending } => {
+            Said::State { conn, online, pending, live } => {
+                self.live_from = live.into_iter().collect();
                 self.state_online = Some((conn, online));
                 for (class, from, to) in pending {
                     self.announced.entry(class).or_default().extend(from..=to);
@@ -161,7 +195,10 @@ impl Platform {
         seed: u64,
     ) {
         for (seq, epoch, body) in records {
-            let exempt = self.refused.contains(&(class, *seq)) || self.went_back.contains(&(class, kind));
+            // Without receipts for long, a stream is sent again from the first unconfirmed record.
+            let exempt = self.strict
+                || self.refused.contains(&(class, *seq))
+                || self.went_back.contains(&(class, kind));
             if !exempt {
                 let last = self.last.get(&(class, kind)).copied().unwrap_or(0);
                 assert!(last < *seq, "{class:?} {kind:?} went from {last} back to {seq}, seed {seed}");
@@ -181,7 +218,11 @@ impl Platform {
             match self.kept.get(&(class, *seq)) {
                 Some(before) => {
                     self.duplicates += 1;
-                    assert_eq!((before.epoch, &before.body), (*epoch, body), "one id, two contents, seed {seed}");
+                    assert_eq!(
+                        (before.epoch, &before.body),
+                        (*epoch, body),
+                        "one id, two contents, seed {seed}"
+                    );
                 }
                 None => {
                     self.kept.insert((class, *seq), kept);

@@ -1,0 +1,202 @@
+//! From an authorised publish to the journal: whom it is about, what it says, and the commit that the PUBACK waits for
+//! (promise G1). Knows nothing of rmqtt.
+//!
+//! What must be survived: a journal that fails or is slow (nothing is acknowledged, the connection is closed, what is
+//! remembered of the device stays as it was, so that the repeated press is a press), hostile topics and payloads
+//! (counted by name and acknowledged, so that they are not sent for ever), a fault in the mapping (counted; costs
+//! the one message).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::MutexGuard;
+
+use super::accounts::Account;
+use super::topics::{check_topic, matches};
+use crate::model::ids::BusName;
+use crate::model::journal::{Durability, Journal, JournalError};
+use crate::model::limits::DEVICE_PAYLOAD_BYTES_MAX;
+use crate::model::record::{Body, Draft};
+use crate::model::refusal::Refusal;
+use crate::model::stamp::Stamp;
+use crate::rt::board::Board;
+use crate::rt::clock::SharedClock;
+use crate::rt::metrics::Metrics;
+use crate::south::device::{Device, Roster};
+use crate::south::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
+
+/// What stands in `status` for an emergency device that publishes at QoS 0.
+pub const QOS0_WARNING: &str = "publishes at QoS 0: a press is lost when the network hiccups; set qos: 1 (docs/devices.md)";
+
+/// One publish.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) qos: u8,
+}
+
+/// What becomes of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// On disk as far as it must be: acknowledge.
+    Taken,
+    /// Refused for its own sake: acknowledge all the same, with the reason.
+    Refused(Refusal),
+    /// The journal could not take it: no acknowledgement, close the connection.
+    Withheld(Refusal),
+}
+
+/// The way from a broker's hook to the journal.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) bus: BusName,
+    pub(super) roster: Arc<Roster>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) board: Arc<Board>,
+    pub(super) commit_timeout: Duration,
+}
+
+impl Line {
+    /// Judges a publish and, if it is taken, commits it. Counts what it refuses.
+    pub(super) async fn publish(&self, account: &Account, message: Message<'_>) -> Verdict {
+        let verdict = match self.route(account, message) {
+            Ok(targets) => self.take(account, message, targets).await,
+            Err(reason) => Verdict::Refused(reason),
+        };
+        match verdict {
+            Verdict::Taken => self.metrics.received(self.bus.as_str(), account.name.as_str()),
+            Verdict::Refused(reason) => {
+                tracing::debug!(client = %account.name, topic = message.topic, reason = reason.as_str(), "refused");
+                self.count(account, reason);
+            }
+            Verdict::Withheld(reason) => {
+                tracing::warn!(client = %account.name, topic = message.topic, reason = reason.as_str(), "not acknowledged");
+                self.count(account, reason);
+            }
+        }
+        verdict
+    }
+
+    pub(super) fn count(&self, account: &Account, reason: Refusal) {
+        self.metrics.refused(account.name.as_str(), reason);
+    }
+
+    /// Whom the message is about; nobody if it is one of those that are not needed.
+    fn route(&self, account: &Account, message: Message<'_>) -> Result<&[(Arc<Device>, Channel)], Refusal> {
+        check_topic(message.topic)?;
+        if !account.owns(message.topic) {
+            return Err(Refusal::TopicNotOwned);
+        }
+        let targets = self.roster.route(message.topic);
+        let ignored = || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
+        if targets.is_empty() && !ignored() {
+            return Err(Refusal::TopicUnknown);
+        }
+        // What nobody needs is not looked at, and so may be as large as the broker reads.
+        if !targets.is_empty() && message.payload.len() > DEVICE_PAYLOAD_BYTES_MAX {
+            return Err(Refusal::PayloadTooLarge);
+        }
+        Ok(targets)
+    }
+
+    async fn take(&self, account: &Account, message: Message<'_>, targets: &[(Arc<Device>, Channel)]) -> Verdict {
+        let at = self.clock.now();
+        let mut drafts = Vec::new();
+        let mut refusals = Vec::new();
+        let mut learnt: Vec<(MutexGuard<'_, DeviceState>, DeviceState)> = Vec::new();
+        // Always in the order of device ids, so that two messages cannot wait for each other.
+        for (device, channel) in targets {
+            let Ok(before) = tokio::time::timeout(self.commit_timeout, device.state.lock()).await else {
+                return Verdict::Withheld(Refusal::StoreSlow);
+            };
+            match map_safely(device, *channel, &before, message.payload, &at) {
+                Ok(mapped) => {
+                    drafts.extend(mapped.drafts);
+                    refusals.extend(mapped.refusals.iter().map(|refusal| refusal.reason));
+                    for refusal in &mapped.refusals {
+                        tracing::debug!(device = %device.id(), pointer = refusal.pointer, reason = refusal.reason.as_str(), "a field was refused");
+                    }
+                    learnt.push((before, mapped.state));
+                }
+                Err(reason) => refusals.push(reason),
+            }
+        }
+        let empty = drafts.is_empty();
+        if let Err(reason) = self.commit(account, drafts, message.qos).await {
+            return if message.qos > 0 { Verdict::Withheld(reason) } else { Verdict::Refused(reason) };
+        }
+        for (mut state, after) in learnt {
+            *state = after;
+        }
+        // A message of which nothing could be read is refused with its first reason; of another, the fields are.
+        if let (true, Some((first, others))) = (empty, refusals.split_first()) {
+            others.iter().for_each(|reason| self.count(account, *reason));
+            return Verdict::Refused(*first);
+        }
+        refusals.iter().for_each(|reason| self.count(account, *reason));
+        self.note_heard(targets, &at, message.qos);
+        Verdict::Taken
+    }
+
+    /// Commits the drafts. Events are always synced; values at QoS 0 wait for nobody.
+    async fn commit(&self, account: &Account, drafts: Vec<Draft>, qos: u8) -> Result<(), Refusal> {
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let events = drafts.iter().any(|draft| !matches!(draft.body, Body::Telemetry(_)));
+        let durability = if events || qos > 0 { Durability::Synced } else { Durability::Relaxed };
+        let append = self.journal.append(drafts, durability);
+        let committed = match tokio::time::timeout(self.commit_timeout, append).await {
+            Err(_elapsed) => return Err(Refusal::StoreSlow),
+            Ok(Err(JournalError::Full)) => return Err(Refusal::QueueFull),
+            Ok(Err(error)) => {
+                tracing::error!(client = %account.name, %error, "a message could not be stored");
+                return Err(Refusal::StoreFailed);
+            }
+            Ok(Ok(committed)) => committed,
+        };
+        for _ in 0..committed.repeated {
+            self.count(account, Refusal::Repeated);
+        }
+        Ok(())
+    }
+
+    fn note_heard(&self, targets: &[(Arc<Device>, Channel)], at: &Stamp, qos: u8) {
+        self.board.update(|board| {
+            for (device, channel) in targets {
+                let entry = board.devices.entry(device.id().clone()).or_default();
+                // Who says that a device cannot be reached is not the device.
+                if *channel != Channel::Message {
+                    continue;
+                }
+                entry.heard = Some(at.clone());
+                entry.messages += 1;
+                if qos == 0 && device.profile.emergency() {
+                    entry.warnings.insert(QOS0_WARNING.to_owned());
+                } else {
+                    entry.warnings.remove(QOS0_WARNING);
+                }
+            }
+        });
+    }
+}
+
+/// A panic in the mapping would take the session down, and the device would send the same again for ever.
+fn map_safely(
+    device: &Device,
+    channel: Channel,
+    state: &DeviceState,
+    payload: &[u8],
+    at: &Stamp,
+) -> Result<Mapped, Refusal> {
+    let input = Input { channel, origin: Origin::Live, payload, at };
+    let mapped = catch_unwind(AssertUnwindSafe(|| map(&device.profile, &device.subject, state, input)));
+    mapped.unwrap_or_else(|_panic| {
+        tracing::error!(device = %device.id(), "a fault in the mapping of a message; please report it");
+        Err(Refusal::InternalFault)
+    })
+}
