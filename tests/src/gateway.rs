@@ -156,12 +156,13 @@ impl Plan {
 /// A gateway: its folder, its addresses, and its process while it runs.
 #[derive(Debug)]
 pub struct Gateway {
-    folder: TempDir,
     pub plan: Plan,
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
     pub tls: Option<SocketAddr>,
     process: Option<Process>,
+    /// Last, so that the process can still show its log when it is dropped.
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -281,7 +282,8 @@ impl Gateway {
     pub fn spawn(&mut self, command: &mut Command) {
         assert!(self.process.is_none(), "the gateway runs already");
         command.arg("run").arg("--config").arg(self.config_file());
-        command.env("NO_COLOR", "1");
+        // Its log belongs into the file that a failing test shows.
+        command.env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
         let name = format!("gateway {}", self.plan.name);
         self.process = Some(Process::spawn(&name, command, &self.folder().join("gateway.log")));
     }
@@ -344,6 +346,20 @@ impl Gateway {
     /// How often something was refused for this reason, whoever it came from.
     pub async fn refused(&self, reason: &str) -> f64 {
         crate::http::series(&self.metrics().await, "gatehouse_refused_total", &[("reason", reason)])
+    }
+
+    /// Waits until the gateway says that every uplink has everything, as two looks at a distance agree: a record that
+    /// was just stored is counted a moment later.
+    pub async fn await_delivered(&self) {
+        let mut calm = 0;
+        eventually_ok("everything is delivered", Duration::from_mins(1), async || {
+            let metrics = self.metrics().await;
+            let pending = crate::http::series(&metrics, "gatehouse_pending_records", &[]);
+            calm = if pending < 0.5 { calm + 1 } else { 0 };
+            // The board and its gauges are written four times a second.
+            if calm > 20 { Ok(()) } else { Err(format!("{pending} records pending")) }
+        })
+        .await;
     }
 
     /// What `gatehouse status --json` says.

@@ -12,10 +12,11 @@ use gatehouse_tests::http::series;
 use gatehouse_tests::site::{LATER, Site, await_presses, press, press_body, topic};
 use gatehouse_tests::wait::eventually_ok;
 use gatehouse_tests::wire::{Connect, Publish, Version, Will, frame};
-use gatehouse_tests::{mosquitto::Mosquitto, platform::Platform, turn};
+use gatehouse_tests::{mosquitto::Mosquitto, platform::Platform, seed, turn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const BUTTON: &str = "button-1";
 const EVIL: &str = "evil";
@@ -23,7 +24,8 @@ const EVIL_PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 
 fn plan(name: &str, url: &str) -> Plan {
     let mut plan = Plan::new(name, url);
-    plan.clients = vec![(EVIL.to_owned(), EVIL_PASSWORD.to_owned())];
+    let evils = [EVIL, "evil-breaker", "evil-dawdler"];
+    plan.clients = evils.map(|name| (name.to_owned(), EVIL_PASSWORD.to_owned())).into();
     plan.extra = format!(
         "[devices.evil-meter]\nprofile = \"test-meter\"\nclient = \"{EVIL}\"\naddress = \"meter\"\n\n"
     );
@@ -234,7 +236,7 @@ async fn press_on(mut device: Device, from: u64, stop: Arc<AtomicBool>) -> (u64,
     let mut took = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         n += 1;
-        let before = tokio::time::Instant::now();
+        let before = Instant::now();
         let ack = press(&mut device, BUTTON, n).await.unwrap_or_else(|error| panic!("press {n}: {error:?}"));
         took.push(ack.at - before);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -248,9 +250,11 @@ fn percentiles(name: &str, mut took: Vec<Duration>) {
     println!("{name}: {} presses, p50 {:?}, p99 {:?}, max {:?}", took.len(), at(50), at(99), at(100));
 }
 
+/// How long everybody misbehaves.
+const STORM: Duration = Duration::from_secs(5);
+
 /// Bytes that are no MQTT.
-async fn garbage(address: SocketAddr, seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
+async fn garbage(address: SocketAddr, mut rng: fastrand::Rng) {
     for first in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), vec![0x16, 3, 1, 2, 0, 1], vec![0; 64]] {
         let Ok(mut stream) = TcpStream::connect(address).await else { continue };
         stream.write_all(&first).await.ok();
@@ -258,6 +262,12 @@ async fn garbage(address: SocketAddr, seed: u64) {
         stream.write_all(&random).await.ok();
         let mut rest = Vec::new();
         tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.ok();
+    }
+}
+
+async fn again_until<F: Future<Output = ()>>(until: Instant, mut attack: impl FnMut() -> F) {
+    while Instant::now() < until {
+        attack().await;
     }
 }
 
@@ -323,19 +333,24 @@ async fn a_button_keeps_being_acknowledged_while_everybody_misbehaves() {
     let before = site.gateway.metrics().await;
     let held = half_open(address).await;
     let mut attacks = JoinSet::new();
-    for seed in 0..4 {
-        attacks.spawn(garbage(address, seed));
+    let until = Instant::now() + STORM;
+    let first_seed = seed::seed("hostile");
+    for seed in first_seed..first_seed.saturating_add(4) {
+        let rng = fastrand::Rng::with_seed(seed);
+        attacks.spawn(again_until(until, move || garbage(address, rng.clone())));
     }
-    attacks.spawn(broken_packets(evil(&site.gateway, Version::V311)));
-    attacks.spawn(dawdle(evil(&site.gateway, Version::V311), Duration::from_secs(4)));
-    let flood = evil(&site.gateway, Version::V5);
+    let breaker = Login::new(address, "evil-breaker", EVIL_PASSWORD);
+    attacks.spawn(again_until(until, move || broken_packets(breaker.clone())));
+    let dawdler = Login::new(address, "evil-dawdler", EVIL_PASSWORD);
+    attacks.spawn(again_until(until, move || dawdle(dawdler.clone(), STORM)));
+    let (flood, large) = (evil(&site.gateway, Version::V5), vec![b' '; 300 * 1024]);
     attacks.spawn(async move {
-        for _ in 0..30 {
+        while Instant::now() < until {
             let Ok(mut device) = Device::connect(&flood).await else { continue };
             for (_, payload, _) in bad_payloads() {
                 device.send("evil/meter", &payload, 1).await.ok();
             }
-            device.send("evil/meter", &vec![b' '; 300 * 1024], 1).await.ok();
+            device.send("evil/meter", &large, 1).await.ok();
             device.ping().await.ok();
         }
     });

@@ -142,6 +142,7 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
     for (button, numbers) in &ledger.acknowledged {
         await_presses(&platform, button, numbers, LATER).await;
     }
+    gateway.await_delivered().await;
     let report = platform.look(|messages| gatehouse_tests::audit::audit(messages, "gw-kill"));
     report.assert_clean();
     check_device_order(&report);

@@ -62,6 +62,7 @@ async fn after_an_outage_live_comes_first_and_nothing_is_lost() {
     for button in [BUTTON, OTHER] {
         gatehouse_tests::site::await_presses(&platform, button, &all, LATER).await;
     }
+    gateway.await_delivered().await;
     let messages = platform.messages();
     let last_of_backlog =
         messages.iter().rposition(|m| pressed(m, BUTTON).is_some_and(|n| n <= 220)).unwrap();
@@ -110,6 +111,7 @@ async fn a_platform_killed_again_and_again_loses_nothing() {
     let all: BTreeSet<u64> = (1..next).collect();
     site.await_presses(BUTTON, &all, LATER).await;
     site.await_presses(OTHER, &all, LATER).await;
+    site.gateway.await_delivered().await;
     let report = site.audit();
     report.assert_clean();
     latest_value_never_goes_back(&report);
@@ -132,12 +134,14 @@ async fn two_platforms_do_not_wait_for_each_other() {
     ];
     let gateway = Gateway::start(plan).await;
     let mut device = Device::connect_patiently(&gateway.login()).await;
+    await_state(&platform, "gw-both", 1).await;
     speak(&mut device, 1..=20).await;
     let all: BTreeSet<u64> = (1..=20).collect();
     gatehouse_tests::site::await_presses(&platform, BUTTON, &all, SOON).await;
     far.run().await;
     other.await_online().await;
     gatehouse_tests::site::await_presses(&other, OTHER, &all, LATER).await;
+    gateway.await_delivered().await;
     for one in [&platform, &other] {
         one.look(|messages| gatehouse_tests::audit::audit(messages, "gw-both")).assert_clean();
     }

@@ -10,7 +10,7 @@ use gatehouse_tests::gateway::root;
 use gatehouse_tests::platform::Message;
 use gatehouse_tests::site::{LATER, SOON, Site, measure, press};
 use gatehouse_tests::turn;
-use gatehouse_tests::wait::eventually;
+use gatehouse_tests::wait::{eventually, eventually_ok};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -127,7 +127,11 @@ async fn every_message_of_a_real_run_validates() {
         (count > before).then_some(())
     })
     .await;
-    assert!(site.gateway.refused("down_malformed").await >= 1.0);
+    eventually_ok("the message that is no JSON is counted", SOON, async || {
+        let count = site.gateway.refused("down_malformed").await;
+        if count >= 1.0 { Ok(()) } else { Err(count) }
+    })
+    .await;
 
     // A restart, so that there is a last word of a connection.
     site.gateway.stop().await;
@@ -136,6 +140,7 @@ async fn every_message_of_a_real_run_validates() {
     press(&mut device, BUTTON, 11).await.unwrap();
     site.await_presses(BUTTON, &(1..=11).collect(), LATER).await;
 
+    site.gateway.await_delivered().await;
     let seen = site.platform.look(validate);
     for name in ["state", "snapshot", "event", "telemetry", "command-result"] {
         assert!(seen.contains(name), "the run had no {name}: {seen:?}");

@@ -26,6 +26,9 @@ async fn sigterm_ends_in_time_with_the_platform_up_and_down() {
             site.mosquitto.stop().await;
             site.gateway.run().await;
         }
+        if platform_up {
+            site.await_online(1).await;
+        }
         let mut device = site.device().await;
         press(&mut device, BUTTON, round).await.unwrap();
         let before = Instant::now();
