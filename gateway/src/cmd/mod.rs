@@ -39,8 +39,12 @@ enum Command {
     /// Read the journal, also while the gateway runs (查看日志).
     Journal(journal::Args),
     /// Add an MQTT client of the embedded broker, or give it a new secret (客户端账号).
-    #[command(subcommand)]
-    Client(client::Command),
+    Client {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        args: client::ClientArgs,
+    },
     /// Listen to a broker as a platform would, and report holes, duplicates, schema breaks and late data (平台侧核查).
     PlatformCheck(platform_check::Args),
 }
@@ -61,19 +65,24 @@ pub fn dispatch(cli: Cli) -> ExitCode {
             Err(error) => finish(Err(error.into())),
         },
         Command::Journal(args) => finish(journal::run(args, &mut io::stdout().lock())),
-        Command::Client(command) => finish(client::run(command)),
+        Command::Client { config, args } => finish(client(&config, &args)),
         Command::Run(config) => {
-            logging::init();
+            logging::init(logging::SERVICE);
             finish(block_on(run::run(&config)))
         }
         Command::Demo(args) => {
-            logging::init();
+            logging::init(logging::DEMO);
             finish(block_on(demo::run(args)))
         }
         Command::Status(args) => finish(block_on(status::run(args))),
         Command::PlatformCheck(args) => block_on(async { Ok(platform_check::run(args).await) })
             .unwrap_or_else(|error| finish(Err(error))),
     }
+}
+
+fn client(config: &ConfigArg, args: &client::ClientArgs) -> anyhow::Result<()> {
+    let loaded = crate::config::load(&config.config)?;
+    args.run(&loaded.settings.gateway.secrets_dir, &mut io::stdin().lock(), &mut io::stdout().lock())
 }
 
 /// Runs a future on a runtime of its own, which ends with it.

@@ -10,7 +10,7 @@ mod door;
 mod frames;
 mod hooks;
 mod line;
-mod retained;
+pub mod retained;
 pub mod secrets;
 #[cfg(test)]
 mod tests;
