@@ -219,8 +219,7 @@ impl Core {
         for class in Class::ALL {
             let mut from = known.last[class].saturating_add(1);
             while from <= found.last[class] {
-                let page =
-                    reader.read(class, from, found.last[class], CATCH_UP_RECORDS, CATCH_UP_BYTES)?;
+                let page = reader.read(class, from, found.last[class], CATCH_UP_RECORDS, CATCH_UP_BYTES)?;
                 let Some(last) = page.last().map(Read::seq) else { break };
                 from = last.saturating_add(1);
                 records.extend(page.into_iter().filter_map(Read::into_record));
@@ -301,7 +300,12 @@ impl Core {
     }
 
     /// [`Op::EndCommand`] alone.
-    pub fn end_command(&mut self, uplink: &UplinkName, id: &str, outcome: String) -> Result<(), JournalError> {
+    pub fn end_command(
+        &mut self,
+        uplink: &UplinkName,
+        id: &str,
+        outcome: String,
+    ) -> Result<(), JournalError> {
         self.one(Op::EndCommand { uplink: uplink.clone(), id: id.to_owned(), outcome })?.done()
     }
 

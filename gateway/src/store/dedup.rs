@@ -81,9 +81,8 @@ impl Touched {
             return Ok(false);
         }
         let slot = ring.next % DEDUP_KEYS_PER_DEVICE as u64;
-        conn.prepare_cached("REPLACE INTO dedup (device, slot, n, key) VALUES (?1, ?2, ?3, ?4)")?.execute(
-            params![device.as_str(), int(slot), int(ring.next), key],
-        )?;
+        conn.prepare_cached("REPLACE INTO dedup (device, slot, n, key) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![device.as_str(), int(slot), int(ring.next), key])?;
         ring.push(key);
         Ok(true)
     }

@@ -27,18 +27,10 @@ pub enum StoreError {
     Missing { dir: PathBuf },
     /// A file beside the journal.
     #[error("could not {verb} {}", path.display())]
-    File {
-        verb: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { verb: &'static str, path: PathBuf, source: io::Error },
     /// SQLite refused.
     #[error("could not {verb} the journal {}", path.display())]
-    Sql {
-        verb: &'static str,
-        path: PathBuf,
-        source: rusqlite::Error,
-    },
+    Sql { verb: &'static str, path: PathBuf, source: rusqlite::Error },
     /// The file is not what a journal is.
     #[error("the journal {} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: String },

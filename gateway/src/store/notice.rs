@@ -37,12 +37,7 @@ fn cut(text: &str) -> String {
     text.chars().take(REASON_CHARS_MAX).collect()
 }
 
-fn event<const N: usize>(
-    at: &Stamp,
-    name: &str,
-    params: [(&str, Option<String>); N],
-    text: Text,
-) -> Draft {
+fn event<const N: usize>(at: &Stamp, name: &str, params: [(&str, Option<String>); N], text: Text) -> Draft {
     let params: BTreeMap<String, Value> = params
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), Value::Text(value?.into()))))

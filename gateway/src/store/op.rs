@@ -119,9 +119,10 @@ impl Op {
             Self::BeginCommand { id, .. } if id.len() > COMMAND_ID_BYTES_MAX => {
                 Err(format!("a command id has {} bytes, {COMMAND_ID_BYTES_MAX} are allowed", id.len()))
             }
-            Self::EndCommand { outcome, .. } if outcome.len() > OUTCOME_BYTES_MAX => {
-                Err(format!("a command's outcome has {} bytes, {OUTCOME_BYTES_MAX} are allowed", outcome.len()))
-            }
+            Self::EndCommand { outcome, .. } if outcome.len() > OUTCOME_BYTES_MAX => Err(format!(
+                "a command's outcome has {} bytes, {OUTCOME_BYTES_MAX} are allowed",
+                outcome.len()
+            )),
             Self::SaveCursors { .. }
             | Self::NextConn { .. }
             | Self::Fork { .. }

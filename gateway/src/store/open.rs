@@ -110,7 +110,8 @@ impl Site<'_> {
         let (conn, content) = schema::open_writer(&path, self.synchronous)?;
         let Content::Journal { version } = content else { return Ok(None) };
         schema::step_up(&conn, version).map_err(sql("migrate", &path))?;
-        let bytes = std::fs::metadata(&path).map_err(|error| StoreError::file("look at", &path, error))?.len();
+        let bytes =
+            std::fs::metadata(&path).map_err(|error| StoreError::file("look at", &path, error))?.len();
         if suspected || bytes <= CHECKED_BYTES_MAX {
             schema::quick_check(&conn, &path)?;
         }
@@ -136,8 +137,9 @@ impl Site<'_> {
         state: &State,
         witness: Option<Witness>,
     ) -> rusqlite::Result<(Option<String>, Option<String>)> {
-        let known: Option<String> =
-            conn.query_row("SELECT value FROM meta WHERE name = 'machine'", [], |row| row.get(0)).optional()?;
+        let known: Option<String> = conn
+            .query_row("SELECT value FROM meta WHERE name = 'machine'", [], |row| row.get(0))
+            .optional()?;
         let moved = matches!((&known, &self.machine), (Some(known), Some(here)) if known != here);
         let used = state.heads.pos > 0 || state.conn_max() > 0;
         let reason = match witness {

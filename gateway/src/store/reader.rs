@@ -41,7 +41,10 @@ impl Reader {
         }
         let conn = schema::open_reader(&path)?;
         if schema::version(&conn, &path)? < schema::VERSION {
-            return Err(StoreError::damaged(&path, "its schema is older; start the gateway once to bring it up to date"));
+            return Err(StoreError::damaged(
+                &path,
+                "its schema is older; start the gateway once to bring it up to date",
+            ));
         }
         Ok(Self { conn, path })
     }
@@ -165,7 +168,8 @@ impl Reader {
                 "SELECT EXISTS (SELECT 1 FROM {} WHERE seq BETWEEN ?1 AND ?2 AND severity >= ?3)",
                 class.as_str()
             );
-            conn.prepare_cached(&sql)?.query_row(params![int(from), int(to), rank(severity)], |row| row.get(0))
+            conn.prepare_cached(&sql)?
+                .query_row(params![int(from), int(to), rank(severity)], |row| row.get(0))
         })
     }
 
@@ -230,7 +234,13 @@ impl Page {
         Ok(())
     }
 
-    fn fill_one(&mut self, conn: &Connection, class: Class, seq: Seq, epochs: &Epochs) -> rusqlite::Result<()> {
+    fn fill_one(
+        &mut self,
+        conn: &Connection,
+        class: Class,
+        seq: Seq,
+        epochs: &Epochs,
+    ) -> rusqlite::Result<()> {
         let sql = format!("{}WHERE r.seq = ?1", select(class));
         let mut statement = conn.prepare_cached(&sql)?;
         match statement.query_row([int(seq)], |row| decode(class, row, epochs)).optional() {

@@ -74,7 +74,10 @@ pub(super) enum Content {
 
 /// The writer's connection, and what it found. Creates the file if need be, and no table. A file that is not ours is
 /// refused before a byte of it is changed.
-pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<(Connection, Content), StoreError> {
+pub(super) fn open_writer(
+    path: &Path,
+    synchronous: Synchronous,
+) -> Result<(Connection, Content), StoreError> {
     let connect = || {
         let conn = Connection::open_with_flags(
             path,
@@ -91,7 +94,9 @@ pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<(Conn
     let settle = || {
         if pragma(&conn, "page_count")? == 0 {
             // Both are fixed by the first page, which the change to WAL makes.
-            conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
+            conn.execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;"
+            ))?;
         }
         conn.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;
@@ -160,9 +165,7 @@ pub(super) fn create(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 fn mark(conn: &Connection, version: i64) -> rusqlite::Result<()> {
-    conn.execute_batch(&format!(
-        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"
-    ))
+    conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"))
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {

@@ -38,8 +38,9 @@ impl State {
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Option<Self>> {
         let Some(epoch) = Epochs::load(conn)?.current() else { return Ok(None) };
         let heads = load_heads(conn, epoch)?;
-        let floor: Option<String> =
-            conn.query_row("SELECT value FROM meta WHERE name = 'conn_floor'", [], |row| row.get(0)).optional()?;
+        let floor: Option<String> = conn
+            .query_row("SELECT value FROM meta WHERE name = 'conn_floor'", [], |row| row.get(0))
+            .optional()?;
         let mut conns = BTreeMap::new();
         let mut statement = conn.prepare("SELECT name, conn FROM uplink")?;
         let mut rows = statement.query([])?;
@@ -228,8 +229,10 @@ impl<'a> Stage<'a> {
         }
         let text = boot.0.as_ref();
         self.conn.prepare_cached("INSERT OR IGNORE INTO boot (boot) VALUES (?1)")?.execute([text])?;
-        let id =
-            self.conn.prepare_cached("SELECT id FROM boot WHERE boot = ?1")?.query_row([text], |row| row.get(0))?;
+        let id = self
+            .conn
+            .prepare_cached("SELECT id FROM boot WHERE boot = ?1")?
+            .query_row([text], |row| row.get(0))?;
         if self.state.boots.len() >= BOOTS_KEPT {
             self.state.boots.clear();
         }
@@ -314,7 +317,11 @@ impl<'a> Stage<'a> {
             .query_row([uplink.as_str(), id], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))
             .optional()?;
         if let Some((hash, outcome)) = known {
-            return Ok(if hash == body_hash { CommandSlot::Known { outcome } } else { CommandSlot::Conflict });
+            return Ok(if hash == body_hash {
+                CommandSlot::Known { outcome }
+            } else {
+                CommandSlot::Conflict
+            });
         }
         self.conn
             .prepare_cached("INSERT INTO command (uplink, id, body_hash) VALUES (?1, ?2, ?3)")?

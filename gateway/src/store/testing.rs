@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::model::ids::{DeviceId, Pos, UplinkName};
 use crate::model::journal::{Fold, NoFold};
 use crate::model::record::{
-    Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry, Value,
+    Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry,
+    Value,
 };
 use crate::rt::clock::{Clock, ManualClock, SharedClock};
 

@@ -77,7 +77,12 @@ impl Walk {
     }
 
     /// Position, class and number of the last `count` wanted records of a class.
-    fn ends(&self, reader: &Reader, class: Class, count: usize) -> Result<Vec<(u64, Class, Seq)>, StoreError> {
+    fn ends(
+        &self,
+        reader: &Reader,
+        class: Class,
+        count: usize,
+    ) -> Result<Vec<(u64, Class, Seq)>, StoreError> {
         let mut ends = Vec::new();
         let (first, mut end) = (self.next[class], self.last[class]);
         while self.selection.has_class(class) && ends.len() < count && end >= first && end > 0 {

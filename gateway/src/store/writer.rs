@@ -88,9 +88,9 @@ impl Batch {
     /// Puts newer cursors in the place of older ones that still wait, unless a settlement stands between.
     fn supersede(&mut self, op: &Op) -> bool {
         let Op::SaveCursors { uplink: of, .. } = op else { return false };
-        let older = self.ops.iter_mut().rev().find(|op| {
-            matches!(op, Op::SaveCursors { uplink, .. } | Op::Settle { uplink, .. } if uplink == of)
-        });
+        let older = self.ops.iter_mut().rev().find(
+            |op| matches!(op, Op::SaveCursors { uplink, .. } | Op::Settle { uplink, .. } if uplink == of),
+        );
         match older {
             Some(older @ Op::SaveCursors { .. }) => {
                 *older = op.clone();
@@ -302,8 +302,13 @@ impl Writer {
             return Err(error);
         }
         let retry_in = self.backoff.next_delay();
-        tracing::error!(error = text, retry_in_ms = retry_in.as_millis() as u64, "the journal cannot be written");
-        self.trouble = Some(Trouble { error: JournalError::from(&error), retry_at: Instant::now() + retry_in });
+        tracing::error!(
+            error = text,
+            retry_in_ms = retry_in.as_millis() as u64,
+            "the journal cannot be written"
+        );
+        self.trouble =
+            Some(Trouble { error: JournalError::from(&error), retry_at: Instant::now() + retry_in });
         Ok(())
     }
 

@@ -44,8 +44,15 @@ impl Model {
         *seq += 1;
         self.pos += 1;
         let (pos, seq) = (self.pos, *seq);
-        let record =
-            Record { pos, epoch, class, seq, at: draft.at.clone(), test: draft.test, body: draft.body.clone() };
+        let record = Record {
+            pos,
+            epoch,
+            class,
+            seq,
+            at: draft.at.clone(),
+            test: draft.test,
+            body: draft.body.clone(),
+        };
         self.rows.insert((class, seq), record.clone());
         self.seen.push(pos);
         if raises(&record.body) {
@@ -329,7 +336,11 @@ fn a_fault_at_each_single_step_changes_nothing() {
                 telemetry(&clock, "t1", 2),
             ],
         },
-        Op::Settle { uplink: city.clone(), cursors: Cursors::default(), drafts: vec![event(&clock, "b2", 3, None)] },
+        Op::Settle {
+            uplink: city.clone(),
+            cursors: Cursors::default(),
+            drafts: vec![event(&clock, "b2", 3, None)],
+        },
         Op::NextConn { uplink: city.clone(), at_least: 0 },
         Op::BeginCommand { uplink: city, id: "c1".to_owned(), body_hash: [7; 32] },
     ];

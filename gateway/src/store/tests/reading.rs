@@ -110,8 +110,7 @@ fn spread(core: &mut Core, clock: &crate::rt::clock::ManualClock) {
         let critical = (n == 2_000).then_some(Severity::Critical);
         let device = if n % 500 == 0 { "rare" } else { "common" };
         clock.advance_ms(1_000);
-        let draft =
-            if n % 4 == 0 { event(clock, device, n, critical) } else { telemetry(clock, device, n) };
+        let draft = if n % 4 == 0 { event(clock, device, n, critical) } else { telemetry(clock, device, n) };
         core.append(vec![draft]).unwrap();
     }
 }

@@ -102,7 +102,8 @@ async fn what_nobody_waits_for_is_held_but_not_for_long() {
 
 fn open_again(house: &House) -> (super::super::Core, super::super::Opened) {
     let fold: Box<dyn Fold> = Box::new(NoFold);
-    super::super::Core::open(house.dir.path(), Synchronous::Full, Arc::clone(&house.clock) as _, fold).unwrap()
+    super::super::Core::open(house.dir.path(), Synchronous::Full, Arc::clone(&house.clock) as _, fold)
+        .unwrap()
 }
 
 #[tokio::test]
