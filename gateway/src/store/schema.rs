@@ -13,11 +13,14 @@ pub(super) const APPLICATION_ID: i64 = 0x4774_4873;
 /// What a new file is made from.
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// How many migrations there are.
+const STEPS: u8 = 1;
+
 /// Step `n` leads from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_begin.sql")];
+const MIGRATIONS: [&str; STEPS as usize] = [include_str!("migrations/0001_begin.sql")];
 
 /// The version of [`SCHEMA`].
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = STEPS as i64;
 
 /// Size of a page: one sector of flash, and what a single record's commit writes.
 pub(super) const PAGE_BYTES: u64 = 4_096;

@@ -167,7 +167,7 @@ impl Image {
     }
 }
 
-/// The seed of a test: from the variable GATEHOUSE_SEED, or a new one, printed for the failure's sake.
+/// The seed of a test: from the variable `GATEHOUSE_SEED`, or a new one, printed for the failure's sake.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("GATEHOUSE_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));

@@ -59,7 +59,7 @@ fn check_set_aside(ruin: impl FnOnce(&Path)) {
 #[test]
 fn a_file_that_is_no_database_is_set_aside() {
     check_set_aside(|path| {
-        fs::write(path, "this is not a database, and longer than a header".repeat(200)).unwrap()
+        fs::write(path, "this is not a database, and longer than a header".repeat(200)).unwrap();
     });
 }
 
@@ -203,6 +203,12 @@ fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(left, newer);
 }
 
+/// Without comments and with single spaces.
+fn plain(sql: &str) -> String {
+    let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn migrations_lead_to_the_schema() {
     let tables = |conn: &Connection| -> Vec<(String, String)> {
@@ -211,11 +217,6 @@ fn migrations_lead_to_the_schema() {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
         rows.map(|row| row.map(|(name, sql)| (name, plain(&sql))).unwrap()).collect()
     };
-    /// Without comments and with single spaces.
-    fn plain(sql: &str) -> String {
-        let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
-        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
-    }
     let (made, migrated) = (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
     schema::create(&made).unwrap();
     schema::step_up(&migrated, 0).unwrap();
