@@ -41,6 +41,8 @@ pub use inbound::{ReplayAnswer, ReplayError};
 pub use source::{Read, Source, SourceError, Standing, Unsendable, Wording};
 pub use stream::Kind;
 
+pub(in crate::north) use standing::gateway_event;
+
 /// Payload bytes without a PUBACK at once: what a slow mobile line carries within the PUBACK time-out.
 const INFLIGHT_BYTES_MAX: usize = 256 * 1024;
 /// Records of one stream that wait for the platform's receipt. Full: the stream waits for receipts.
@@ -340,6 +342,11 @@ impl Engine {
     /// What was counted since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// The last cursors could not be handed over.
+    pub fn save_again(&mut self) {
+        self.dirty = true;
     }
 
     fn up(&mut self) -> Option<&mut Up> {
