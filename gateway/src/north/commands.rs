@@ -53,7 +53,13 @@ pub fn names() -> Vec<String> {
 }
 
 /// An answer of this epoch.
-fn answer(command: &Command, epoch: Epoch, outcome: Outcome, code: &str, detail: impl Into<String>) -> CommandResult {
+fn answer(
+    command: &Command,
+    epoch: Epoch,
+    outcome: Outcome,
+    code: &str,
+    detail: impl Into<String>,
+) -> CommandResult {
     CommandResult {
         id: command.id.clone(),
         command: command.command.clone(),
@@ -107,10 +113,11 @@ pub fn body_hash(command: &Command) -> [u8; 32] {
 pub fn remembered(command: &Command, epoch: Epoch, slot: &CommandSlot) -> Option<CommandResult> {
     match slot {
         CommandSlot::New => None,
-        CommandSlot::Known { outcome: Some(text) } => Some(
-            recall(command, epoch, text)
-                .unwrap_or_else(|| answer(command, epoch, Outcome::Unknown, "unknown", "its outcome cannot be read")),
-        ),
+        CommandSlot::Known { outcome: Some(text) } => {
+            Some(recall(command, epoch, text).unwrap_or_else(|| {
+                answer(command, epoch, Outcome::Unknown, "unknown", "its outcome cannot be read")
+            }))
+        }
         CommandSlot::Known { outcome: None } => {
             let detail = "begun before, and not known to be done; it is not tried again";
             Some(answer(command, epoch, Outcome::Unknown, "unknown", detail))
@@ -130,7 +137,8 @@ pub fn not_now(command: &Command, epoch: Epoch, refusal: Refusal) -> CommandResu
 /// An outcome as the journal keeps it.
 pub fn outcome_text(result: &CommandResult) -> String {
     let data = result.data.clone().unwrap_or_default();
-    json!({ "outcome": result.outcome, "code": result.code, "detail": result.detail, "data": data }).to_string()
+    json!({ "outcome": result.outcome, "code": result.code, "detail": result.detail, "data": data })
+        .to_string()
 }
 
 fn recall(command: &Command, epoch: Epoch, text: &str) -> Option<CommandResult> {
@@ -175,12 +183,14 @@ fn replay(command: &Command, epoch: Epoch, engine: &mut Engine, source: &mut dyn
     }
     match engine.replay(args.class, args.from, args.to) {
         Ok(replay) => {
-            let range = |range: &crate::model::cursor::SeqRange| json!({ "from": range.from, "to": range.to });
+            let range =
+                |range: &crate::model::cursor::SeqRange| json!({ "from": range.from, "to": range.to });
             let missing: Vec<_> = replay.missing.iter().map(range).collect();
             let detail = format!("{} records follow", replay.count);
             let mut result = answer(command, epoch, Outcome::Done, "ok", detail);
-            result.data =
-                Some(json!({ "range": replay.range.as_ref().map(range), "count": replay.count, "missing": missing }));
+            result.data = Some(
+                json!({ "range": replay.range.as_ref().map(range), "count": replay.count, "missing": missing }),
+            );
             result
         }
         Err(error @ ReplayError::NotAdmitted(_)) => {
@@ -215,7 +225,8 @@ mod tests {
     fn a_command_is_taken_in_time_or_answered() {
         let now = ManualClock::new().now();
         let wall = |by_ms: i64| Issued::Wall { ms: now.wall_ms + by_ms };
-        let boxed = |boot: &str, mono_ms| Issued::Box { boot: crate::model::ids::BootId(boot.into()), mono_ms };
+        let boxed =
+            |boot: &str, mono_ms| Issued::Box { boot: crate::model::ids::BootId(boot.into()), mono_ms };
         let table = [
             ("replay", wall(-1_000), None),
             ("replay", boxed(&now.boot.0, now.mono_ms), None),

@@ -91,7 +91,9 @@ fn refused(code: ConnectReturnCode) -> LinkError {
             | Code::ConnectionRateExceeded
     );
     let hint = match code {
-        Code::BadUserNamePassword | Code::NotAuthorized => "; check `username`, `password_file` and the broker's rights",
+        Code::BadUserNamePassword | Code::NotAuthorized => {
+            "; check `username`, `password_file` and the broker's rights"
+        }
         Code::ClientIdentifierNotValid | Code::BadClientId => "; set `client_id` as the platform asks for it",
         Code::RetainNotSupported => "; the broker must keep retained messages for up/state",
         Code::QoSNotSupported => "; the broker must take QoS 1",
@@ -135,8 +137,16 @@ pub(super) async fn run_once(shell: &mut Shell, cancel: &CancellationToken) -> R
     let (packets_tx, packets_rx) = mpsc::channel(PACKETS_MAX);
     let polling: Polling = Box::pin(poll(eventloop, packets_tx));
     shell.conn = conn;
-    let mut connection =
-        Connection { shell, client, polling, packets_rx, acks: FuturesUnordered::new(), epoch, retain: true, early: Vec::new() };
+    let mut connection = Connection {
+        shell,
+        client,
+        polling,
+        packets_rx,
+        acks: FuturesUnordered::new(),
+        epoch,
+        retain: true,
+        early: Vec::new(),
+    };
     tokio::select! {
         session = connection.open() => {
             let session = session?;
@@ -202,8 +212,9 @@ impl Connection<'_> {
         let properties = connack.properties.as_ref();
         if properties.and_then(|properties| properties.retain_available) == Some(0) {
             self.retain = false;
-            self.shell.trouble =
-                Some("the broker keeps no retained messages: platforms that come later miss up/state".to_owned());
+            self.shell.trouble = Some(
+                "the broker keeps no retained messages: platforms that come later miss up/state".to_owned(),
+            );
         }
         Session {
             conn: self.shell.conn,
@@ -364,7 +375,9 @@ impl Connection<'_> {
                 };
                 shell.engine.receipt(receipt.epoch, receipt.class, kind, receipt.upto);
             }
-            Ok(Down::Time(_)) => debug!(uplink = %shell.parts.uplink, "the platform tells a time nobody asked for"),
+            Ok(Down::Time(_)) => {
+                debug!(uplink = %shell.parts.uplink, "the platform tells a time nobody asked for")
+            }
             Err(refused) => {
                 shell.parts.metrics.refused(shell.parts.uplink.as_str(), refused.0);
                 warn!(uplink = %shell.parts.uplink, topic, reason = refused.1, "a message from the platform was refused");
@@ -388,7 +401,8 @@ impl Connection<'_> {
         let later = seen.epoch == self.epoch && seen.conn > shell.conn;
         if seen.online && (later || seen.epoch != self.epoch) {
             shell.trouble = Some(
-                "another box speaks under this gateway's name at the platform; give each box its own name".to_owned(),
+                "another box speaks under this gateway's name at the platform; give each box its own name"
+                    .to_owned(),
             );
             shell.tell_duplicate(now_ms);
             return;

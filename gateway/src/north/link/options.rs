@@ -167,7 +167,9 @@ pub(super) fn options(
         .set_connect_timeout(CONNECT_TIMEOUT)
         .set_max_packet_size(Some(INCOMING_BYTES_MAX))
         .set_receive_maximum(Some(INCOMING_AT_ONCE))
-        .set_outgoing_inflight_upper_limit(config.pacing.inflight.saturating_mul(5).saturating_add(SPARE_PACKET_IDS))
+        .set_outgoing_inflight_upper_limit(
+            config.pacing.inflight.saturating_mul(5).saturating_add(SPARE_PACKET_IDS),
+        )
         .set_max_request_batch(16)
         .set_last_will(LastWill::new(will.topic, will.payload.to_vec(), QoS::AtLeastOnce, will.retain, None));
     let mut network = NetworkOptions::new();

@@ -87,7 +87,10 @@ impl Broker {
 
     /// The next publish of the gateway.
     pub(super) async fn next(&mut self) -> Heard {
-        tokio::time::timeout(Duration::from_secs(20), self.heard_rx.recv()).await.expect("nothing came").unwrap()
+        tokio::time::timeout(Duration::from_secs(20), self.heard_rx.recv())
+            .await
+            .expect("nothing came")
+            .unwrap()
     }
 
     /// The next publish below a topic's end.
@@ -98,6 +101,11 @@ impl Broker {
                 return heard;
             }
         }
+    }
+
+    /// What came and was not looked at yet.
+    pub(super) fn rest(&mut self) -> Vec<Heard> {
+        std::iter::from_fn(|| self.heard_rx.try_recv().ok()).collect()
     }
 
     pub(super) async fn publish(&self, topic: &str, payload: &str, retain: bool) {

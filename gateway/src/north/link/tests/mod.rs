@@ -103,7 +103,8 @@ impl Bench {
     /// Waits until everything is delivered, and says where the cursor then stands.
     async fn settled(&self) -> u64 {
         for _ in 0..2_000 {
-            let pending = self.board.snapshot().uplinks.get(&self.uplink).map(|status| status.pending.clone());
+            let pending =
+                self.board.snapshot().uplinks.get(&self.uplink).map(|status| status.pending.clone());
             let none = pending.is_some_and(|pending| {
                 !pending.is_empty() && pending.values().all(|status| status.records + status.set_aside == 0)
             });
@@ -186,8 +187,14 @@ async fn state_comes_first_then_records_and_a_goodbye() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_broker_does_once_everything_arrives_in_order() {
     let late = Answer::Late(Duration::from_millis(700));
-    let faults =
-        [Answer::Code(0x97), Answer::Code(0x10), Answer::Swallow, late, Answer::Close, Answer::Disconnect(0x8b)];
+    let faults = [
+        Answer::Code(0x97),
+        Answer::Code(0x10),
+        Answer::Swallow,
+        late,
+        Answer::Close,
+        Answer::Disconnect(0x8b),
+    ];
     for fault in faults {
         let mut done = false;
         let decide = Box::new(move |heard: &broker::Heard| {
@@ -205,6 +212,10 @@ async fn whatever_the_broker_does_once_everything_arrives_in_order() {
         }
         let last = bench.settled().await;
         assert!(last >= 6, "{fault:?}");
+        let rest = bench.broker.rest().into_iter().filter(|heard| heard.topic.ends_with("/emergency"));
+        arrived.extend(
+            rest.map(|heard| (heard.connection, heard.json["data"]["name"].as_str().unwrap().to_owned())),
+        );
         for number in 0..6 {
             let name = format!("button.pressed_{number}");
             assert!(arrived.iter().any(|(_, heard)| *heard == name), "{fault:?}: {name} in {arrived:?}");
@@ -261,7 +272,10 @@ async fn a_busy_or_unwilling_broker_is_named_and_tried_again() {
     let mut bench = Bench::start(script, quick(), 1).await;
     assert_eq!(bench.next_event().await.connection, 3);
     let refused = bench.metrics.render();
-    assert!(refused.contains("uplink_connections_total{outcome=\"refused\",uplink=\"street\"} 2"), "{refused}");
+    assert!(
+        refused.contains("uplink_connections_total{outcome=\"refused\",uplink=\"street\"} 2"),
+        "{refused}"
+    );
     bench.stop().await;
 }
 
@@ -319,6 +333,7 @@ async fn a_replay_is_done_once_and_answered_each_time() {
     let mut bench = Bench::start(Script::default(), quick(), 4).await;
     let first = bench.next_event().await;
     bench.settled().await;
+    bench.broker.rest();
     let now = SystemClock::new().now();
     let command = serde_json::json!({
         "id": "r-1", "command": "replay", "lifetime_s": 60, "operator": "platform", "reason": "hole",
@@ -333,11 +348,14 @@ async fn a_replay_is_done_once_and_answered_each_time() {
         let heard = bench.broker.next().await;
         if heard.topic.ends_with("/up/command/result") {
             results.push(heard.json["data"].clone());
-        } else if heard.topic.contains("/up/event/") && results.len() == 1 {
+        } else if heard.topic.contains("/up/event/") {
+            assert_eq!(heard.json["replay"], true);
             replayed.push(heard.id().to_owned());
         }
     }
     assert_eq!(results[0]["outcome"], "done", "{results:?}");
+    let unlike = replayed.iter().zip(2..).find(|(id, seq)| !id.ends_with(&format!("-event-{seq}")));
+    assert_eq!(unlike, None, "the same ids again, in order");
     assert_eq!(results[0]["data"]["count"], 3);
     assert_eq!(results[0]["data"]["missing"][0]["from"], 5);
     bench.settled().await;
