@@ -105,7 +105,7 @@ pub struct Session {
     pub packet_max: u32,
 }
 
-/// A message to publish at QoS 1; its PUBACK is reported under the token.
+/// A message to publish at `QoS` 1; its PUBACK is reported under the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     pub token: u64,
@@ -179,6 +179,16 @@ struct Underway {
     topic: String,
 }
 
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The heads are not fixed and announced yet.
+    Fresh,
+    Serving,
+    /// Nothing new is published any more.
+    Draining,
+}
+
 /// A live connection.
 #[derive(Debug)]
 struct Up {
@@ -186,15 +196,13 @@ struct Up {
     since_ms: u64,
     /// How long there was no connection before this one, if this process saw it.
     after_ms: Option<u64>,
-    /// The heads are not fixed and announced yet.
-    fresh: bool,
+    stage: Stage,
     /// State and snapshot pages not published yet.
     control: VecDeque<(Outgoing, Purpose)>,
     underway: BTreeMap<u64, Underway>,
     /// When anything was acknowledged last.
     heard_ms: u64,
     acknowledged: bool,
-    draining: bool,
     bucket: Bucket,
     credits: BTreeMap<(Class, Kind), u32>,
     /// The state is to be published again then.

@@ -376,7 +376,7 @@ impl Connection<'_> {
                 shell.engine.receipt(receipt.epoch, receipt.class, kind, receipt.upto);
             }
             Ok(Down::Time(_)) => {
-                debug!(uplink = %shell.parts.uplink, "the platform tells a time nobody asked for")
+                debug!(uplink = %shell.parts.uplink, "the platform tells a time nobody asked for");
             }
             Err(refused) => {
                 shell.parts.metrics.refused(shell.parts.uplink.as_str(), refused.0);

@@ -25,7 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Packet ids that are kept free beside the window: the client must never come to reuse one that is under way.
 const SPARE_PACKET_IDS: u16 = 256;
 /// Largest packet taken from a broker: a message from a platform with its topic and properties.
-const INCOMING_BYTES_MAX: u32 = 4 * (DOWN_PAYLOAD_BYTES_MAX as u32);
+const INCOMING_BYTES_MAX: u32 = 64 * 1024;
+const _: () = assert!(INCOMING_BYTES_MAX as usize >= 2 * DOWN_PAYLOAD_BYTES_MAX);
 /// Messages from platforms that the broker may send without our PUBACK.
 const INCOMING_AT_ONCE: u16 = 32;
 

@@ -531,7 +531,7 @@ pub(super) fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
         place: Place::default(),
         category: Category::Emergency,
         name: format!("thing.{number}"),
-        severity: (number % 50 == 0).then_some(Severity::Critical),
+        severity: number.is_multiple_of(50).then_some(Severity::Critical),
         params: BTreeMap::new(),
         text: None,
     };
@@ -552,7 +552,7 @@ pub(super) fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
             Body::Telemetry(Telemetry { device, place: Place::default(), samples })
         }
     };
-    Draft { at: at.clone(), test: number % 11 == 0, dedup: None, body }
+    Draft { at: at.clone(), test: number.is_multiple_of(11), dedup: None, body }
 }
 
 fn run(seed: u64) -> World {

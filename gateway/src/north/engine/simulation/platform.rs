@@ -16,7 +16,7 @@ use crate::north::engine::stream::Kind;
 /// Numbers that the sim's wording finds too large to say: every 97th event.
 pub(in crate::north::engine) fn too_large(record: &Record) -> bool {
     record.class == Class::Event
-        && record.seq % 97 == 0
+        && record.seq.is_multiple_of(97)
         && !matches!(record.body, crate::model::record::Body::Gap(_))
 }
 
@@ -52,7 +52,7 @@ impl PlainWording {
 impl Wording for PlainWording {
     fn sees(&self, record: &Record) -> bool {
         let gap = matches!(record.body, crate::model::record::Body::Gap(_));
-        gap || self.hide == 0 || record.seq % self.hide != 0
+        gap || self.hide == 0 || !record.seq.is_multiple_of(self.hide)
     }
 
     fn record(

@@ -1,4 +1,4 @@
-//! A scripted MQTT 5 broker for one client: hand-made packets, so that it can do what real brokers do rarely. Just
+//! A scripted `MQTT` 5 broker for one client: hand-made packets, so that it can do what real brokers do rarely. Just
 //! enough of the protocol for the link.
 
 use std::sync::{Arc, Mutex};
@@ -77,8 +77,8 @@ impl Broker {
                 let (stream, _) = listener.accept().await.unwrap();
                 connection += 1;
                 // A client that goes away in the middle is what these tests are about.
-                if serve(stream, connection, &shared, &heard_tx, &mut send_rx).await.is_err() {
-                    continue;
+                if let Err(error) = serve(stream, connection, &shared, &heard_tx, &mut send_rx).await {
+                    println!("connection {connection} broke: {error}");
                 }
             }
         });
@@ -129,7 +129,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first], length(body.len()).as_slice(), body].concat()
 }
 
-/// At QoS 0: what comes to the gateway is not what is tested here.
+/// At `QoS` 0: what comes to the gateway is not what is tested here.
 fn publish(topic: &str, payload: &str, retain: bool) -> Vec<u8> {
     let topic_length = u16::try_from(topic.len()).unwrap().to_be_bytes();
     let body = [&topic_length, topic.as_bytes(), &[0], payload.as_bytes()].concat();
@@ -186,58 +186,61 @@ async fn serve(
                     continue;
                 }
             };
-            match first >> 4 {
-                1 => {
-                    let code = {
-                        let script = script.lock().unwrap();
-                        let code = script.connack.get(connection - 1).or(script.connack.last()).copied();
-                        code.unwrap()
-                    };
-                    writer.write_all(&packet(0x20, &[0, code, 0])).await?;
-                    if code != 0 {
-                        return Ok(());
-                    }
-                }
+            let (reply, goes_on) = match first >> 4 {
+                1 => connack(script, connection),
                 3 => {
                     let (heard, id) = parse_publish(first, &body, connection);
                     let answer = (script.lock().unwrap().decide)(&heard);
                     heard_tx.try_send(heard).unwrap();
-                    let puback = |code: u8| packet(0x40, &[id[0], id[1], code, 0]);
-                    match answer {
-                        Answer::Code(code) => writer.write_all(&puback(code)).await?,
-                        Answer::Swallow => {}
-                        Answer::Late(delay) => {
-                            let bytes = puback(0);
-                            late.spawn(async move {
-                                tokio::time::sleep(delay).await;
-                                bytes
-                            });
-                        }
-                        Answer::Close => return Ok(()),
-                        Answer::Disconnect(code) => {
-                            writer.write_all(&packet(0xe0, &[code, 0])).await?;
-                            return Ok(());
-                        }
-                    }
+                    answer_publish(answer, id, &mut late)
                 }
-                8 => {
-                    let (suback, retained) = {
-                        let script = script.lock().unwrap();
-                        (script.suback, script.retained.clone())
-                    };
-                    writer.write_all(&packet(0x90, &[body[0], body[1], 0, suback[0], suback[1]])).await?;
-                    for (topic, payload) in retained {
-                        writer.write_all(&publish(&topic, &payload, true)).await?;
-                    }
-                }
-                12 => writer.write_all(&[0xd0, 0]).await?,
-                _ => {}
+                8 => (suback(script, &body), true),
+                12 => (vec![0xd0, 0], true),
+                _ => (Vec::new(), true),
+            };
+            writer.write_all(&reply).await?;
+            if !goes_on {
+                return Ok(());
             }
         }
     };
     tokio::select! {
         result = acting => result,
         () = async { reading.await; std::future::pending::<()>().await } => Ok(()),
+    }
+}
+
+/// The reply, and whether the connection goes on.
+fn connack(script: &Mutex<Script>, connection: usize) -> (Vec<u8>, bool) {
+    let script = script.lock().unwrap();
+    let code = *script.connack.get(connection - 1).or(script.connack.last()).unwrap();
+    (packet(0x20, &[0, code, 0]), code == 0)
+}
+
+fn suback(script: &Mutex<Script>, body: &[u8]) -> Vec<u8> {
+    let script = script.lock().unwrap();
+    let mut reply = packet(0x90, &[body[0], body[1], 0, script.suback[0], script.suback[1]]);
+    for (topic, payload) in &script.retained {
+        reply.extend(publish(topic, payload, true));
+    }
+    reply
+}
+
+fn answer_publish(answer: Answer, id: [u8; 2], late: &mut JoinSet<Vec<u8>>) -> (Vec<u8>, bool) {
+    let puback = |code: u8| packet(0x40, &[id[0], id[1], code, 0]);
+    match answer {
+        Answer::Code(code) => (puback(code), true),
+        Answer::Swallow => (Vec::new(), true),
+        Answer::Late(delay) => {
+            let bytes = puback(0);
+            late.spawn(async move {
+                tokio::time::sleep(delay).await;
+                bytes
+            });
+            (Vec::new(), true)
+        }
+        Answer::Close => (Vec::new(), false),
+        Answer::Disconnect(code) => (packet(0xe0, &[code, 0]), false),
     }
 }
 
