@@ -236,7 +236,11 @@ impl Door {
         let visit = Arc::clone(&entry.visit);
         // The sockets close when passing ends; the turn is kept for its time after that.
         let passing = async move {
-            let ended = pass(stream, inner, &first, frames).await;
+            let leave = entry.visit.leave.clone();
+            let ended = tokio::select! {
+                ended = pass(stream, inner, &first, frames) => ended,
+                () = leave.cancelled() => Ended::Quietly,
+            };
             drop(entry);
             ended
         };

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rmqtt::context::ServerContext;
@@ -189,6 +189,7 @@ impl Broker {
             },
             visits: Arc::new(Visits::default()),
             present: Mutex::new(HashMap::new()),
+            context: OnceLock::new(),
         })
     }
 
@@ -288,6 +289,7 @@ async fn inner_server(
     *context.extends.fitter_mgr_mut().await = Box::new(NoSessions);
     let register = context.extends.hook_mgr().register();
     hooks::register(register.as_ref(), inside).await;
+    inside.context.get_or_init(|| context.clone());
     let places = config.connections_max as usize;
     let listener = Builder::new()
         .name("inner")
