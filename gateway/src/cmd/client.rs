@@ -47,7 +47,12 @@ impl ClientArgs {
     ///
     /// # Errors
     /// The password is too short, the file exists already (`add`) or not (`passwd`), or cannot be written.
-    pub fn run(&self, secrets_dir: &Path, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
+    pub fn run(
+        &self,
+        secrets_dir: &Path,
+        input: &mut dyn BufRead,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
         match &self.command {
             ClientCommand::Add(args) => add(args, &path(secrets_dir, args), input, out),
             ClientCommand::Passwd(args) => passwd(args, &path(secrets_dir, args), input, out),
@@ -65,12 +70,20 @@ fn add(args: &SecretArgs, path: &Path, input: &mut dyn BufRead, out: &mut dyn Wr
     let name = &args.name;
     tell(out, args, shown.as_deref())?;
     writeln!(out, "\nIf the configuration does not have it yet, add:\n\n  [clients.{name}]")?;
-    writeln!(out, "  # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\"")?;
+    writeln!(
+        out,
+        "  # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\""
+    )?;
     writeln!(out, "  # client_id = \"{name}\"  # the MQTT client id that it must use")?;
     Ok(())
 }
 
-fn passwd(args: &SecretArgs, path: &Path, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
+fn passwd(
+    args: &SecretArgs,
+    path: &Path,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     // A typing error would otherwise make a secret that no client has.
     if !path.exists() {
         bail!("there is no client {}; make it with `gatehouse client add {}`", args.name, args.name);

@@ -20,8 +20,8 @@ use rmqtt::hook::{Handler, HookResult, Parameter, Register, ReturnType, Type};
 use rmqtt::net::MqttError;
 use rmqtt::session::Session;
 use rmqtt::types::{
-    AuthResult, CodecPublish, ConnectInfo, Disconnect, FitterType, FromType, Id, LastWill, ListenerConfig, Publish,
-    PublishAclResult, PublishResult, QoS, Reason, SubscribeAclResult,
+    AuthResult, CodecPublish, ConnectInfo, Disconnect, FitterType, FromType, Id, LastWill, ListenerConfig,
+    Publish, PublishAclResult, PublishResult, QoS, Reason, SubscribeAclResult,
 };
 
 use super::accounts::{Account, Accounts, Login};
@@ -226,7 +226,10 @@ struct Hooks(Weak<Inside>);
 
 #[async_trait]
 impl Handler for Hooks {
-    #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it, and async_trait needs the same")]
+    #[expect(
+        elided_lifetimes_in_paths,
+        reason = "the trait's own signature elides it, and async_trait needs the same"
+    )]
     async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
         let Some(inside) = self.0.upgrade() else {
             // The broker is being taken down: nothing may be acknowledged any more.

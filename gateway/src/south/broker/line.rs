@@ -27,7 +27,8 @@ use crate::south::device::{Device, Roster};
 use crate::south::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
 
 /// What stands in `status` for an emergency device that publishes at QoS 0.
-pub const QOS0_WARNING: &str = "publishes at QoS 0: a press is lost when the network hiccups; set qos: 1 (docs/devices.md)";
+pub const QOS0_WARNING: &str =
+    "publishes at QoS 0: a press is lost when the network hiccups; set qos: 1 (docs/devices.md)";
 
 /// One publish.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +93,8 @@ impl Line {
             return Err(Refusal::TopicNotOwned);
         }
         let targets = self.roster.route(message.topic);
-        let ignored = || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
+        let ignored =
+            || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
         if targets.is_empty() && !ignored() {
             return Err(Refusal::TopicUnknown);
         }
@@ -103,7 +105,12 @@ impl Line {
         Ok(targets)
     }
 
-    async fn take(&self, account: &Account, message: Message<'_>, targets: &[(Arc<Device>, Channel)]) -> Verdict {
+    async fn take(
+        &self,
+        account: &Account,
+        message: Message<'_>,
+        targets: &[(Arc<Device>, Channel)],
+    ) -> Verdict {
         let at = self.clock.now();
         let mut drafts = Vec::new();
         let mut refusals = Vec::new();
@@ -134,10 +141,14 @@ impl Line {
         }
         // A message of which nothing could be read is refused with its first reason; of another, the fields are.
         if let (true, Some((first, others))) = (empty, refusals.split_first()) {
-            others.iter().for_each(|reason| self.count(account, *reason));
+            for reason in others {
+                self.count(account, *reason);
+            }
             return Verdict::Refused(*first);
         }
-        refusals.iter().for_each(|reason| self.count(account, *reason));
+        for reason in refusals {
+            self.count(account, reason);
+        }
         self.note_heard(targets, &at, message.qos);
         Verdict::Taken
     }

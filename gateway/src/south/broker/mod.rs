@@ -63,6 +63,7 @@ const INFLIGHT_MAX: NonZeroU16 = NonZeroU16::new(64).unwrap();
 const WORKERS: usize = 2;
 
 /// Largest packet that rmqtt reads; the door has cut larger ones before.
+#[expect(clippy::cast_possible_truncation, reason = "a constant of 1 MiB")]
 const INNER_PACKET_BYTES_MAX: u32 = DEVICE_PACKET_BYTES_MAX as u32 + 64;
 
 /// Longest client id: longer ones belong to nobody.
@@ -273,7 +274,7 @@ impl Broker {
     }
 }
 
-/// Tokio sets SO_REUSEADDR, without which a restart after kill -9 fails for a minute.
+/// Tokio sets `SO_REUSEADDR`, without which a restart after kill -9 fails for a minute.
 async fn listen(address: SocketAddr) -> Result<TcpListener, BrokerError> {
     TcpListener::bind(address).await.map_err(|source| BrokerError::Bind { address, source })
 }
