@@ -14,7 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::accounts::Account;
 use super::topics::{check_topic, matches};
-use crate::model::ids::BusName;
+use crate::model::ids::{BusName, DeviceId};
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::limits::DEVICE_PAYLOAD_BYTES_MAX;
 use crate::model::record::{Body, Draft};
@@ -196,7 +196,7 @@ impl Line {
     }
 }
 
-/// A panic in the mapping would take the session down, and the device would send the same again for ever.
+/// Maps a message of a device.
 fn map_safely(
     device: &Device,
     channel: Channel,
@@ -205,9 +205,25 @@ fn map_safely(
     at: &Stamp,
 ) -> Result<Mapped, Refusal> {
     let input = Input { channel, origin: Origin::Live, payload, at };
-    let mapped = catch_unwind(AssertUnwindSafe(|| map(&device.profile, &device.subject, state, input)));
-    mapped.unwrap_or_else(|_panic| {
-        tracing::error!(device = %device.id(), "a fault in the mapping of a message; please report it");
+    guarded(device.id(), || map(&device.profile, &device.subject, state, input))
+}
+
+/// A panic in the mapping would take the session down, and the device would send the same again for ever.
+fn guarded(device: &DeviceId, mapping: impl FnOnce() -> Result<Mapped, Refusal>) -> Result<Mapped, Refusal> {
+    catch_unwind(AssertUnwindSafe(mapping)).unwrap_or_else(|_panic| {
+        tracing::error!(%device, "a fault in the mapping of a message; please report it");
         Err(Refusal::InternalFault)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_in_the_mapping_costs_the_message() {
+        let device = DeviceId::new("d").unwrap();
+        assert_eq!(guarded(&device, || panic!("a fault")), Err(Refusal::InternalFault));
+        assert_eq!(guarded(&device, || Err(Refusal::NotJson)), Err(Refusal::NotJson));
+    }
 }

@@ -50,6 +50,7 @@ use crate::rt::board::{Board, BusStatus};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
 
+pub use self::frames::fuzz_frames;
 pub use self::line::QOS0_WARNING;
 pub use self::tls::TlsError;
 

@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::bench::{BUTTON, Bench, COMPOUND, Client, Connect, PRESS};
 use crate::model::refusal::Refusal;
+use crate::south::broker::inner_server;
 use crate::south::broker::secrets::{Secret, write_secret};
 
 async fn try_login(bench: &Bench, connect: Connect<'_>) -> Option<u8> {
@@ -105,6 +106,24 @@ async fn a_flood_of_guesses_does_not_keep_the_right_client_out() {
     let in_two_seconds = bench.refusals("z2m", Refusal::WrongPassword) - guesses;
     assert!(in_two_seconds <= 40, "{in_two_seconds} guesses were answered in two seconds");
     flood.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_the_inner_port_gets_nothing_there() {
+    let bench = Bench::new().await;
+    let inside = Arc::new(bench.broker.inside().unwrap());
+    let (server, address) = inner_server(&bench.broker.setup.config, &inside).await.unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { server.run().await.unwrap() });
+    let right = Connect {
+        id: "z2m-1",
+        user: Some("z2m"),
+        password: Some(&bench.secrets["z2m"]),
+        ..Connect::default()
+    };
+    let mut stranger = Client::new(TcpStream::connect(address).await.unwrap(), 4);
+    assert_eq!(stranger.connect(right).await, Some(5));
+    assert_eq!(bench.refusals("lan", Refusal::UnknownClient), 1);
 }
 
 struct Pki {
