@@ -118,8 +118,12 @@ mod tests {
             payload: vec![b'x'; size].into(),
             properties: None,
         };
-        let publish =
-            Publish { inner: Box::new(inner), target_clientid: None, delay_interval: None, create_time: None };
+        let publish = Publish {
+            inner: Box::new(inner),
+            target_clientid: None,
+            delay_interval: None,
+            create_time: None,
+        };
         let id = Id::new(1, 1, None, None, "c".into(), None);
         Retain { msg_id: None, from: From::from_custom(id), publish }
     }
