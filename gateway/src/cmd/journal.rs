@@ -137,9 +137,9 @@ fn moment(text: &str) -> Result<i64, String> {
         return Ok(time.as_millisecond());
     }
     let midnight = text.parse::<jiff::civil::Date>().and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC));
-    midnight
-        .map(|time| time.timestamp().as_millisecond())
-        .map_err(|_neither| "write a time like 2026-11-22T08:00:00+08:00, or a date like 2026-11-22".to_owned())
+    midnight.map(|time| time.timestamp().as_millisecond()).map_err(|_neither| {
+        "write a time like 2026-11-22T08:00:00+08:00, or a date like 2026-11-22".to_owned()
+    })
 }
 
 /// Runs the subcommand; what it shows goes to `out`. Whoever reads `out` may stop reading at any time.
@@ -215,7 +215,12 @@ fn create(path: &Path) -> anyhow::Result<File> {
     File::create_new(path).with_context(|| format!("could not create {}", path.display()))
 }
 
-fn write_all(format: ExportFormat, mut walk: Walk, reader: &Reader, out: &mut dyn Write) -> anyhow::Result<()> {
+fn write_all(
+    format: ExportFormat,
+    mut walk: Walk,
+    reader: &Reader,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     match format {
         ExportFormat::Jsonl => {
             while let Some(read) = walk.next(reader)? {
@@ -288,8 +293,8 @@ fn trust(at: &Stamp) -> String {
 }
 
 const COLUMNS: [&str; 15] = [
-    "pos", "id", "class", "seq", "time", "trust", "wall_ms", "boot", "mono_ms", "test", "category", "severity",
-    "device", "name", "body",
+    "pos", "id", "class", "seq", "time", "trust", "wall_ms", "boot", "mono_ms", "test", "category",
+    "severity", "device", "name", "body",
 ];
 
 fn cells(read: &Read) -> anyhow::Result<[String; COLUMNS.len()]> {

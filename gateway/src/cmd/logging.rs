@@ -8,11 +8,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged unless RUST_LOG says otherwise. The broker's library tells of every refused login at INFO; ours are
 /// counted.
-const DEFAULT_FILTER: &str = "info,rmqtt=error,rmqtt_net=error,rumqttc=error";
+pub(super) const SERVICE: &str = "info,rmqtt=error,rmqtt_net=error,rumqttc=error";
+/// For the demo, whose view must not drown.
+pub(super) const DEMO: &str = "error,rmqtt=off,rmqtt_net=off";
 
 /// Sets the process's log up. A second call (in tests) changes nothing.
-pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_FILTER));
+pub(super) fn init(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
     // systemd sets JOURNAL_STREAM for services whose output goes to the journal.
     let journald = std::env::var_os("JOURNAL_STREAM").and_then(|_set| tracing_journald::layer().ok());

@@ -135,7 +135,8 @@ impl Daemon {
         self.supervisor.stop(Stage::South, SOUTH_GRACE).await;
         self.supervisor.stop(Stage::North, NORTH_GRACE).await;
         self.supervisor.stop(Stage::House, HOUSE_GRACE).await;
-        timeout(STORE_GRACE, self.store.close()).await.context("the journal did not close in time")
+        let closed = timeout(STORE_GRACE, self.store.close()).await.context("the journal did not close in time")?;
+        closed.context("the journal could not be closed")
     }
 }
 

@@ -179,3 +179,63 @@ impl Roster {
         self.ignored.get(client).map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::south::profile::shipped_profiles;
+
+    fn roster(devices: &str) -> Result<Roster, RosterError> {
+        let devices: BTreeMap<DeviceId, DeviceConfig> = toml::from_str(devices).unwrap();
+        let profiles = shipped_profiles().unwrap().into_iter().map(|(name, p)| (name, Arc::new(p))).collect();
+        let bases = BTreeMap::from([(ClientName::new("z2m").unwrap(), "site/z2m".to_owned())]);
+        Roster::new(&BusName::new("lan").unwrap(), &bases, &devices, &profiles)
+    }
+
+    fn names(roster: &Roster, topic: &str) -> Vec<(String, Channel)> {
+        let route = roster.route(topic).iter();
+        route.map(|(device, channel)| (device.id().as_str().to_owned(), *channel)).collect()
+    }
+
+    #[test]
+    fn topics_lead_to_devices() {
+        let text = r#"
+            [b1]
+            profile = "z2m-button-sos"
+            client = "z2m"
+            address = "三楼/{base}"
+            maintenance = true
+            [bridge]
+            profile = "z2m-bridge"
+            client = "z2m"
+            address = "bridge"
+            [elsewhere]
+            profile = "z2m-lock"
+            client = "another-bus"
+            address = "lock"
+        "#;
+        let roster = roster(text).unwrap();
+        assert_eq!(names(&roster, "site/z2m/三楼/{base}"), [("b1".to_owned(), Channel::Message)]);
+        let availability = "site/z2m/三楼/{base}/availability";
+        assert_eq!(names(&roster, availability), [("b1".to_owned(), Channel::Availability)]);
+        assert_eq!(names(&roster, "site/z2m/bridge/state"), [("bridge".to_owned(), Channel::Availability)]);
+        assert_eq!(names(&roster, "site/z2m/lock"), []);
+        assert_eq!(roster.ignored(&ClientName::new("z2m").unwrap()), ["site/z2m/bridge/#"]);
+        assert!(roster.devices().iter().any(|device| device.subject.test));
+        assert_eq!(roster.devices().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_is_named() {
+        let missing = "[a]\nprofile = 'none'\nclient = 'z2m'\naddress = 'x'";
+        assert!(roster(missing).unwrap_err().to_string().contains("none"));
+        let long =
+            format!("[a]\nprofile = 'z2m-lock'\nclient = 'z2m'\naddress = '{}'", "x".repeat(TOPIC_BYTES_MAX));
+        assert!(matches!(roster(&long), Err(RosterError::Topic { .. })));
+        let bad: DeviceConfig =
+            toml::from_str("profile = 'z2m-lock'\nclient = 'z2m'\naddress = 'a/#'").unwrap();
+        let id = DeviceId::new("a").unwrap();
+        assert_eq!(bad.problems(&id)[0].path, ["devices", "a", "address"]);
+        assert_eq!(bad.claim(&id).resource.to_string(), "address \"a/#\" on client z2m");
+    }
+}

@@ -2,8 +2,8 @@
 //! the uplinks and the ids of commands. Must not know protocols.
 //!
 //! [`Core`] is the journal itself, synchronous and without threads. [`Store`] puts it on a thread of its own and is
-//! what the daemon shares; [`Reader`] reads beside it. Limits: JOURNAL_QUEUE_MAX ops wait, COMMIT_RECORDS_MAX records
-//! are in one commit, a body has RECORD_BODY_BYTES_MAX bytes.
+//! what the daemon shares; [`Reader`] reads beside it. Limits: `JOURNAL_QUEUE_MAX` ops wait,
+//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes.
 
 mod core;
 mod dedup;
@@ -148,6 +148,10 @@ impl Store {
     }
 
     /// Stores where an uplink stands, within a second. `Full`: not this time; the caller will save again.
+    #[expect(
+        clippy::unused_async,
+        reason = "all calls of the uplink have one shape, and this one may come to wait"
+    )]
     pub async fn save_cursors(&self, uplink: &UplinkName, cursors: Cursors) -> Result<(), JournalError> {
         self.try_send(Op::SaveCursors { uplink: uplink.clone(), cursors })
     }

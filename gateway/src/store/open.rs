@@ -110,7 +110,8 @@ impl Site<'_> {
         let (conn, content) = schema::open_writer(&path, self.synchronous)?;
         let Content::Journal { version } = content else { return Ok(None) };
         schema::step_up(&conn, version).map_err(sql("migrate", &path))?;
-        let bytes = std::fs::metadata(&path).map_err(|error| StoreError::file("look at", &path, error))?.len();
+        let bytes =
+            std::fs::metadata(&path).map_err(|error| StoreError::file("look at", &path, error))?.len();
         if suspected || bytes <= CHECKED_BYTES_MAX {
             schema::quick_check(&conn, &path)?;
         }

@@ -13,11 +13,14 @@ pub(super) const APPLICATION_ID: i64 = 0x4774_4873;
 /// What a new file is made from.
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// How many migrations there are.
+const STEPS: u8 = 1;
+
 /// Step `n` leads from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_begin.sql")];
+const MIGRATIONS: [&str; STEPS as usize] = [include_str!("migrations/0001_begin.sql")];
 
 /// The version of [`SCHEMA`].
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = STEPS as i64;
 
 /// Size of a page: one sector of flash, and what a single record's commit writes.
 pub(super) const PAGE_BYTES: u64 = 4_096;
@@ -74,7 +77,10 @@ pub(super) enum Content {
 
 /// The writer's connection, and what it found. Creates the file if need be, and no table. A file that is not ours is
 /// refused before a byte of it is changed.
-pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<(Connection, Content), StoreError> {
+pub(super) fn open_writer(
+    path: &Path,
+    synchronous: Synchronous,
+) -> Result<(Connection, Content), StoreError> {
     let connect = || {
         let conn = Connection::open_with_flags(
             path,
@@ -91,7 +97,9 @@ pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<(Conn
     let settle = || {
         if pragma(&conn, "page_count")? == 0 {
             // Both are fixed by the first page, which the change to WAL makes.
-            conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
+            conn.execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;"
+            ))?;
         }
         conn.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;

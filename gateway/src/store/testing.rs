@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::model::ids::{DeviceId, Pos, UplinkName};
 use crate::model::journal::{Fold, NoFold};
 use crate::model::record::{
-    Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry, Value,
+    Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry,
+    Value,
 };
 use crate::rt::clock::{Clock, ManualClock, SharedClock};
 
@@ -166,7 +167,7 @@ impl Image {
     }
 }
 
-/// The seed of a test: from the variable GATEHOUSE_SEED, or a new one, printed for the failure's sake.
+/// The seed of a test: from the variable `GATEHOUSE_SEED`, or a new one, printed for the failure's sake.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("GATEHOUSE_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));

@@ -15,22 +15,22 @@ use crate::model::ids::ClientName;
 
 /// A device of the demo.
 #[derive(Debug, Clone)]
-pub struct Talker {
-    pub topic: String,
-    pub profile: String,
+pub(super) struct Talker {
+    pub(super) topic: String,
+    pub(super) profile: String,
 }
 
 /// What the devices said.
 #[derive(Debug, Default)]
-pub struct Said {
+pub(super) struct Said {
     /// Messages handed to the MQTT client.
-    pub sent: AtomicU64,
+    pub(super) sent: AtomicU64,
     /// Messages that the gateway acknowledged.
-    pub acknowledged: AtomicU64,
+    pub(super) acknowledged: AtomicU64,
 }
 
 /// Starts one MQTT client for each account; each speaks for its devices until `cancel`.
-pub fn start(
+pub(super) fn start(
     port: u16,
     accounts: BTreeMap<ClientName, (String, Vec<Talker>)>,
     cancel: &CancellationToken,

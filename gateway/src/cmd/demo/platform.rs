@@ -1,6 +1,7 @@
 //! The demo's platform: a plain MQTT broker on loopback, on a runtime of its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use rmqtt::context::ServerContext;
@@ -8,16 +9,19 @@ use rmqtt::net::Builder;
 use rmqtt::server::MqttServer;
 use tokio::runtime::Runtime;
 
+use crate::rt::metrics::Metrics;
+use crate::south::broker::retained::Retained;
+
 /// A running broker; it ends when dropped.
 #[derive(Debug)]
-pub struct PlatformBroker {
-    pub address: SocketAddr,
+pub(super) struct PlatformBroker {
+    pub(super) address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl PlatformBroker {
     /// Listens on a free loopback port and lets everybody in: it lives for the demo alone.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(super) async fn start() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("demo-platform")
@@ -33,6 +37,8 @@ impl PlatformBroker {
                 .and_then(rmqtt::net::Listener::tcp)?;
             let address = listener.local_addr()?;
             let context = ServerContext::new().build().await;
+            // A gateway's state is a retained message.
+            *context.extends.retain_mut().await = Box::new(Retained::new(Arc::new(Metrics::new())));
             let server = MqttServer::new(context).listener_by_id(listener, address.port()).build();
             Ok::<_, anyhow::Error>((address, server))
         });

@@ -11,15 +11,15 @@ use tokio::task::JoinSet;
 
 /// A cable that starts whole.
 #[derive(Debug)]
-pub struct Cable {
+pub(super) struct Cable {
     whole: watch::Sender<bool>,
-    pub address: SocketAddr,
+    pub(super) address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
 impl Cable {
     /// Listens on a free loopback port and carries connections to `platform`.
-    pub async fn lay(platform: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn lay(platform: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (whole, state) = watch::channel(true);
@@ -29,19 +29,19 @@ impl Cable {
     }
 
     /// Cuts all connections and refuses new ones.
-    pub fn cut(&self) {
+    pub(super) fn cut(&self) {
         self.whole.send_replace(false);
     }
 
-    pub fn mend(&self) {
+    pub(super) fn mend(&self) {
         self.whole.send_replace(true);
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         *self.whole.borrow()
     }
 
-    pub async fn remove(mut self) {
+    pub(super) async fn remove(mut self) {
         self.tasks.shutdown().await;
     }
 }

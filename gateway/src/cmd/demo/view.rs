@@ -10,30 +10,33 @@ use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+/// Largest packet of a gateway: 16 KiB of payload, and its topic.
+const PACKET_BYTES_MAX: u32 = 20 * 1024;
+
 /// What has arrived so far.
 #[derive(Debug, Default)]
-pub struct Received {
+pub(super) struct Received {
     /// Every record id, and how often it came.
-    pub ids: BTreeMap<String, u64>,
-    pub replayed: u64,
+    pub(super) ids: BTreeMap<String, u64>,
+    pub(super) replayed: u64,
     /// The highest connection number seen in `up/state`, and whether it said online.
-    pub state: Option<(u64, bool)>,
+    pub(super) state: Option<(u64, bool)>,
     lines: Vec<String>,
 }
 
 impl Received {
     /// Records that came more than once, counted for each repetition.
-    pub fn duplicates(&self) -> u64 {
+    pub(super) fn duplicates(&self) -> u64 {
         self.ids.values().map(|times| times.saturating_sub(1)).sum()
     }
 
     /// Ids of `stored` that never came.
-    pub fn missing<'a>(&self, stored: &'a BTreeSet<String>) -> Vec<&'a String> {
+    pub(super) fn missing<'a>(&self, stored: &'a BTreeSet<String>) -> Vec<&'a String> {
         stored.iter().filter(|id| !self.ids.contains_key(*id)).collect()
     }
 
     /// Lines not shown yet.
-    pub fn take_lines(&mut self) -> Vec<String> {
+    pub(super) fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
@@ -89,18 +92,19 @@ fn line(message: &Value, replay: bool) -> String {
 
 /// A subscriber at the platform's broker.
 #[derive(Debug)]
-pub struct View {
+pub(super) struct View {
     received: Arc<Mutex<Received>>,
     tasks: JoinSet<()>,
 }
 
 impl View {
     /// Subscribes to everything that goes up, and returns when the broker has agreed.
-    pub async fn open(platform: SocketAddr, root: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(platform: SocketAddr, root: &str) -> anyhow::Result<Self> {
         let mut options = MqttOptions::new("demo-platform", (platform.ip().to_string(), platform.port()));
-        options.set_keep_alive(10);
+        options.set_keep_alive(10).set_max_packet_size(Some(PACKET_BYTES_MAX));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
-        client.subscribe(format!("{root}/v1/+/up/#"), QoS::AtLeastOnce).await?;
+        let filter = format!("{root}/v1/+/up/#");
+        client.subscribe(&filter, QoS::AtLeastOnce).await?;
         loop {
             if let Event::Incoming(Incoming::SubAck(_)) = events.poll().await? {
                 break;
@@ -110,8 +114,6 @@ impl View {
         let writer = Arc::clone(&received);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            // The client is kept: dropping it would end the connection.
-            let _client = client;
             loop {
                 match events.poll().await {
                     Ok(Event::Incoming(Incoming::Publish(publish))) => {
@@ -120,8 +122,11 @@ impl View {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "the demo's platform lost its own broker");
+                        tracing::error!(%error, "the demo's platform lost its own broker");
                         tokio::time::sleep(Duration::from_millis(200)).await;
+                        if let Err(error) = client.subscribe(&filter, QoS::AtLeastOnce).await {
+                            tracing::error!(%error, "the demo's platform could not subscribe again");
+                        }
                     }
                 }
             }
@@ -129,11 +134,11 @@ impl View {
         Ok(Self { received, tasks })
     }
 
-    pub fn received(&self) -> MutexGuard<'_, Received> {
+    pub(super) fn received(&self) -> MutexGuard<'_, Received> {
         lock(&self.received)
     }
 
-    pub async fn close(mut self) {
+    pub(super) async fn close(mut self) {
         self.tasks.shutdown().await;
     }
 }

@@ -16,7 +16,7 @@ use super::stream::{FlightState, Kind, Pause};
 use super::verdict::{Verdict, code_text};
 use super::{
     ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish,
-    Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Underway, Up,
+    Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Stage, Underway, Up,
 };
 
 /// A connection that ended sooner without any PUBACK does not count as the end of an outage.
@@ -62,12 +62,11 @@ impl Engine {
             session,
             since_ms: now_ms,
             after_ms,
-            fresh: true,
+            stage: Stage::Fresh,
             control: VecDeque::new(),
             underway: BTreeMap::new(),
             heard_ms: now_ms,
             acknowledged: false,
-            draining: false,
             bucket,
             credits: BTreeMap::new(),
             state_due: None,
@@ -193,9 +192,10 @@ impl Engine {
         let give_up = tries_max <= 1 && !gap;
         for seq in records {
             let wait_ms = delay_ms(ASIDE_RETRY_MS, ASIDE_RETRY_MAX_MS, 0, &mut self.rng);
-            let state = match give_up {
-                true => AsideState::Settling,
-                false => AsideState::Waiting { until_ms: now_ms + wait_ms },
+            let state = if give_up {
+                AsideState::Settling
+            } else {
+                AsideState::Waiting { until_ms: now_ms + wait_ms }
             };
             line.aside.insert(seq, Aside { tries: 1, state });
             if give_up {
@@ -309,7 +309,7 @@ impl Engine {
     /// Nothing new is published from now on; what is under way may still be acknowledged.
     pub fn drain(&mut self) {
         if let Some(up) = self.up() {
-            up.draining = true;
+            up.stage = Stage::Draining;
         }
     }
 

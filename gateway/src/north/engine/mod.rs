@@ -41,6 +41,8 @@ pub use inbound::{ReplayAnswer, ReplayError};
 pub use source::{Read, Source, SourceError, Standing, Unsendable, Wording};
 pub use stream::Kind;
 
+pub(in crate::north) use standing::gateway_event;
+
 /// Payload bytes without a PUBACK at once: what a slow mobile line carries within the PUBACK time-out.
 const INFLIGHT_BYTES_MAX: usize = 256 * 1024;
 /// Records of one stream that wait for the platform's receipt. Full: the stream waits for receipts.
@@ -103,7 +105,7 @@ pub struct Session {
     pub packet_max: u32,
 }
 
-/// A message to publish at QoS 1; its PUBACK is reported under the token.
+/// A message to publish at `QoS` 1; its PUBACK is reported under the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     pub token: u64,
@@ -177,6 +179,16 @@ struct Underway {
     topic: String,
 }
 
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The heads are not fixed and announced yet.
+    Fresh,
+    Serving,
+    /// Nothing new is published any more.
+    Draining,
+}
+
 /// A live connection.
 #[derive(Debug)]
 struct Up {
@@ -184,15 +196,13 @@ struct Up {
     since_ms: u64,
     /// How long there was no connection before this one, if this process saw it.
     after_ms: Option<u64>,
-    /// The heads are not fixed and announced yet.
-    fresh: bool,
+    stage: Stage,
     /// State and snapshot pages not published yet.
     control: VecDeque<(Outgoing, Purpose)>,
     underway: BTreeMap<u64, Underway>,
     /// When anything was acknowledged last.
     heard_ms: u64,
     acknowledged: bool,
-    draining: bool,
     bucket: Bucket,
     credits: BTreeMap<(Class, Kind), u32>,
     /// The state is to be published again then.
@@ -340,6 +350,11 @@ impl Engine {
     /// What was counted since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// The last cursors could not be handed over.
+    pub fn save_again(&mut self) {
+        self.dirty = true;
     }
 
     fn up(&mut self) -> Option<&mut Up> {

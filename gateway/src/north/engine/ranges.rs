@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn inserting_melts_what_touches() {
-        let table: &[(&[(Seq, Seq)], (Seq, Seq), &[(Seq, Seq)])] = &[
+        type Pairs = &'static [(Seq, Seq)];
+        let table: &[(Pairs, (Seq, Seq), Pairs)] = &[
             (&[], (5, 7), &[(5, 7)]),
             (&[], (7, 5), &[]),
             (&[], (0, 2), &[(1, 2)]),

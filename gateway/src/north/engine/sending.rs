@@ -14,7 +14,7 @@ use super::source::{Read, Source, SourceError, Unsendable, Wording};
 use super::stream::{Chain, FlightState, Kind, Stream};
 use super::{
     Actions, Engine, INFLIGHT_BYTES_MAX, Lost, Phase, Purpose, READ_BYTES, READ_RECORDS, STEP_RECORDS_MAX,
-    UNCONFIRMED_MAX, Up,
+    Stage, UNCONFIRMED_MAX, Up,
 };
 
 /// Who comes first, and how many messages each may send before the others had their turn.
@@ -91,7 +91,7 @@ impl Engine {
     ) -> Result<(), SourceError> {
         let now_ms = now.mono_ms;
         self.send_control(now_ms, actions);
-        if self.up().is_none_or(|up| up.draining || up.fresh || !up.control.is_empty()) {
+        if self.up().is_none_or(|up| up.stage != Stage::Serving || !up.control.is_empty()) {
             return Ok(());
         }
         self.send_aside(now, source, actions)?;
@@ -124,7 +124,7 @@ impl Engine {
     fn send_control(&mut self, now_ms: u64, actions: &mut Actions) {
         let inflight = self.settings.pacing.inflight;
         while let Some(up) = self.up() {
-            if up.draining || !Room::of(up, inflight).is_free() {
+            if up.stage == Stage::Draining || !Room::of(up, inflight).is_free() {
                 return;
             }
             let packet_max = Room::of(up, inflight).packet_max;

@@ -20,7 +20,7 @@ use super::source::{Read, Source, SourceError, Standing};
 use super::stream::Kind;
 use super::{
     Actions, Engine, Lost, NOBODY_EVENT_MS, Phase, Purpose, READ_BYTES, READ_RECORDS, RECEIPT_SILENCE_MAX_MS,
-    RECEIPT_SILENCE_MS, SETTLE_MAX, SLOW_PUBACK_FACTOR, STEP_RECORDS_MAX, Settlement,
+    RECEIPT_SILENCE_MS, SETTLE_MAX, SLOW_PUBACK_FACTOR, STEP_RECORDS_MAX, Settlement, Stage,
 };
 
 /// An event of the gateway itself, as the uplink tells it.
@@ -90,7 +90,10 @@ impl Engine {
     ) -> Result<(), SourceError> {
         let now_ms = now.mono_ms;
         let Some(up) = self.up() else { return Ok(()) };
-        let (fresh, draining) = (up.fresh, up.draining);
+        if up.stage == Stage::Draining {
+            return Ok(());
+        }
+        let fresh = up.stage == Stage::Fresh;
         if fresh {
             self.look_for_critical(source, now_ms, actions)?;
             self.fix_heads(now_ms, source)?;
@@ -107,10 +110,7 @@ impl Engine {
             }
             None => return Ok(()),
         };
-        if draining {
-            return Ok(());
-        }
-        up.fresh = false;
+        up.stage = Stage::Serving;
         up.state_due = None;
         up.announced = !empty;
         let Some(standing) = self.standing(true, reason) else { return Ok(()) };

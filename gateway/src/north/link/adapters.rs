@@ -169,7 +169,13 @@ impl Wording for ContractWording {
         self.view.sees(record)
     }
 
-    fn record(&self, record: &Record, previous: Seq, replay: bool, now: &Stamp) -> Result<Outgoing, Unsendable> {
+    fn record(
+        &self,
+        record: &Record,
+        previous: Seq,
+        replay: bool,
+        now: &Stamp,
+    ) -> Result<Outgoing, Unsendable> {
         contract::record_message(record, previous, replay, &self.frame(now)).map_err(|why| unsendable(&why))
     }
 
@@ -180,7 +186,8 @@ impl Wording for ContractWording {
         replay: bool,
         now: &Stamp,
     ) -> Result<(Outgoing, usize), Unsendable> {
-        contract::telemetry_message(records, previous, replay, &self.frame(now)).map_err(|why| unsendable(&why))
+        contract::telemetry_message(records, previous, replay, &self.frame(now))
+            .map_err(|why| unsendable(&why))
     }
 
     fn state(&self, standing: &Standing, now: &Stamp) -> Outgoing {

@@ -104,7 +104,10 @@ impl Accounts {
     ///
     /// # Errors
     /// The reason, with the account's name if the login named one that exists.
-    pub(super) async fn login(&self, login: Login<'_>) -> Result<Arc<Account>, (Refusal, Option<ClientName>)> {
+    pub(super) async fn login(
+        &self,
+        login: Login<'_>,
+    ) -> Result<Arc<Account>, (Refusal, Option<ClientName>)> {
         let user = login.certificate.or(login.user).unwrap_or_default();
         let account = self.by_name.get(user).ok_or((Refusal::UnknownClient, None))?;
         let refuse = |reason| (reason, Some(account.name.clone()));

@@ -160,7 +160,9 @@ fn one_client(
     let broker = match client.bus(brokers) {
         None if brokers.is_empty() => {
             let hint = "add a table [buses.lan.broker]";
-            out.push(Problem::error(&["clients", name.as_str()], "there is no broker to log in to").hint(hint));
+            out.push(
+                Problem::error(&["clients", name.as_str()], "there is no broker to log in to").hint(hint),
+            );
             None
         }
         None => {

@@ -162,8 +162,7 @@ impl Door {
             Arc::clone(places).try_acquire_owned().map_err(|_none| Refusal::TooManyConnections)
         };
         let place = take(&self.places)?;
-        let waiting =
-            Waiting { _place: take(&self.lobby)?, _place_of_address: take(&line.lobby)?, line };
+        let waiting = Waiting { _place: take(&self.lobby)?, _place_of_address: take(&line.lobby)?, line };
         Ok((place, waiting))
     }
 
@@ -179,13 +178,7 @@ impl Door {
         Arc::clone(lines.entry(from).or_insert_with(new))
     }
 
-    async fn attend(
-        &self,
-        stream: TcpStream,
-        from: SocketAddr,
-        tls: Option<TlsAcceptor>,
-        waiting: Waiting,
-    ) {
+    async fn attend(&self, stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>, waiting: Waiting) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
@@ -225,10 +218,8 @@ impl Door {
             Ok(Err(ended)) => return ended,
             Ok(Ok(read)) => read,
         };
-        let turn = match timeout(TURN_WITHIN, Arc::clone(&waiting.line.turns).acquire_owned()).await {
-            Ok(Ok(turn)) => turn,
-            _ => return Ended::Because(Refusal::LoginRate),
-        };
+        let turn = timeout(TURN_WITHIN, Arc::clone(&waiting.line.turns).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else { return Ended::Because(Refusal::LoginRate) };
         let (entry, inner) = match self.reach(from, certificate).await {
             Ok(reached) => reached,
             Err(error) => return Ended::from(error),
@@ -236,7 +227,11 @@ impl Door {
         let visit = Arc::clone(&entry.visit);
         // The sockets close when passing ends; the turn is kept for its time after that.
         let passing = async move {
-            let ended = pass(stream, inner, &first, frames).await;
+            let leave = entry.visit.leave.clone();
+            let ended = tokio::select! {
+                ended = pass(stream, inner, &first, frames) => ended,
+                () = leave.cancelled() => Ended::Quietly,
+            };
             drop(entry);
             ended
         };

@@ -8,19 +8,20 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rmqtt::codec::error::DecodeError;
 use rmqtt::codec::v5::PublishAckReason;
+use rmqtt::context::ServerContext;
 use rmqtt::fitter::{DefaultFitter, Fitter, FitterManager};
 use rmqtt::hook::{Handler, HookResult, Parameter, Register, ReturnType, Type};
 use rmqtt::net::MqttError;
 use rmqtt::session::Session;
 use rmqtt::types::{
-    AuthResult, CodecPublish, ConnectInfo, Disconnect, FitterType, FromType, Id, LastWill, ListenerConfig, Publish,
-    PublishAclResult, PublishResult, QoS, Reason, SubscribeAclResult,
+    AuthResult, CodecPublish, ConnectInfo, Disconnect, FitterType, FromType, Id, LastWill, ListenerConfig,
+    Publish, PublishAclResult, PublishResult, QoS, Reason, SubscribeAclResult,
 };
 
 use super::accounts::{Account, Accounts, Login};
@@ -37,7 +38,13 @@ pub(super) struct Inside {
     pub(super) visits: Arc<Visits>,
     /// Sessions by the inner port of their connection: at a takeover the old one leaves after the new one came.
     pub(super) present: Mutex<HashMap<u16, ClientName>>,
+    /// rmqtt itself, once it is made.
+    pub(super) context: OnceLock<ServerContext>,
 }
+
+/// How long a login waits for the account's earlier session to end: longer than a session can wait for the journal by
+/// default, shorter than a client waits for its CONNACK.
+const MAKE_WAY_WITHIN: Duration = Duration::from_secs(5);
 
 impl Inside {
     async fn authenticate(&self, connect: &ConnectInfo) -> AuthResult {
@@ -57,7 +64,10 @@ impl Inside {
             }),
         };
         match self.accounts.login(login).await {
-            Ok(_account) => AuthResult::Allow(false, None),
+            Ok(account) => {
+                self.make_way(&account, connect.id()).await;
+                AuthResult::Allow(false, None)
+            }
             Err((reason, client)) => {
                 let source = client.as_ref().map_or(self.line.bus.as_str(), ClientName::as_str);
                 self.line.metrics.refused(source, reason);
@@ -68,6 +78,28 @@ impl Inside {
                     _ => AuthResult::NotAuthorized,
                 }
             }
+        }
+    }
+
+    /// Ends the account's earlier session and waits until it is gone. rmqtt's own takeover refuses the new login when the
+    /// old session is just ending, and waits in vain for one that waits for the journal.
+    async fn make_way(&self, account: &Account, id: &Id) {
+        let earlier: Vec<u16> = {
+            let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+            present.iter().filter(|(_, name)| **name == account.name).map(|(port, _)| *port).collect()
+        };
+        for visit in earlier.iter().filter_map(|port| self.visits.by_port(*port)) {
+            tracing::warn!(client = %account.name, old = %visit.from, "a second login takes over");
+            visit.leave.cancel();
+        }
+        let Some(context) = self.context.get() else { return };
+        let gone = async {
+            while context.extends.shared().await.entry(id.clone()).exist() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(MAKE_WAY_WITHIN, gone).await.is_err() {
+            tracing::warn!(client = %account.name, "its earlier session does not end");
         }
     }
 
@@ -194,7 +226,10 @@ struct Hooks(Weak<Inside>);
 
 #[async_trait]
 impl Handler for Hooks {
-    #[expect(elided_lifetimes_in_paths, reason = "the trait's own signature elides it, and async_trait needs the same")]
+    #[expect(
+        elided_lifetimes_in_paths,
+        reason = "the trait's own signature elides it, and async_trait needs the same"
+    )]
     async fn hook(&self, parameter: &Parameter, before: Option<HookResult>) -> ReturnType {
         let Some(inside) = self.0.upgrade() else {
             // The broker is being taken down: nothing may be acknowledged any more.

@@ -14,7 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::accounts::Account;
 use super::topics::{check_topic, matches};
-use crate::model::ids::BusName;
+use crate::model::ids::{BusName, DeviceId};
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::limits::DEVICE_PAYLOAD_BYTES_MAX;
 use crate::model::record::{Body, Draft};
@@ -27,7 +27,8 @@ use crate::south::device::{Device, Roster};
 use crate::south::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
 
 /// What stands in `status` for an emergency device that publishes at QoS 0.
-pub const QOS0_WARNING: &str = "publishes at QoS 0: a press is lost when the network hiccups; set qos: 1 (docs/devices.md)";
+pub const QOS0_WARNING: &str =
+    "publishes at QoS 0: a press is lost when the network hiccups; set qos: 1 (docs/devices.md)";
 
 /// One publish.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +93,8 @@ impl Line {
             return Err(Refusal::TopicNotOwned);
         }
         let targets = self.roster.route(message.topic);
-        let ignored = || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
+        let ignored =
+            || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
         if targets.is_empty() && !ignored() {
             return Err(Refusal::TopicUnknown);
         }
@@ -103,7 +105,12 @@ impl Line {
         Ok(targets)
     }
 
-    async fn take(&self, account: &Account, message: Message<'_>, targets: &[(Arc<Device>, Channel)]) -> Verdict {
+    async fn take(
+        &self,
+        account: &Account,
+        message: Message<'_>,
+        targets: &[(Arc<Device>, Channel)],
+    ) -> Verdict {
         let at = self.clock.now();
         let mut drafts = Vec::new();
         let mut refusals = Vec::new();
@@ -134,10 +141,14 @@ impl Line {
         }
         // A message of which nothing could be read is refused with its first reason; of another, the fields are.
         if let (true, Some((first, others))) = (empty, refusals.split_first()) {
-            others.iter().for_each(|reason| self.count(account, *reason));
+            for reason in others {
+                self.count(account, *reason);
+            }
             return Verdict::Refused(*first);
         }
-        refusals.iter().for_each(|reason| self.count(account, *reason));
+        for reason in refusals {
+            self.count(account, reason);
+        }
         self.note_heard(targets, &at, message.qos);
         Verdict::Taken
     }
@@ -185,7 +196,7 @@ impl Line {
     }
 }
 
-/// A panic in the mapping would take the session down, and the device would send the same again for ever.
+/// Maps a message of a device.
 fn map_safely(
     device: &Device,
     channel: Channel,
@@ -194,9 +205,25 @@ fn map_safely(
     at: &Stamp,
 ) -> Result<Mapped, Refusal> {
     let input = Input { channel, origin: Origin::Live, payload, at };
-    let mapped = catch_unwind(AssertUnwindSafe(|| map(&device.profile, &device.subject, state, input)));
-    mapped.unwrap_or_else(|_panic| {
-        tracing::error!(device = %device.id(), "a fault in the mapping of a message; please report it");
+    guarded(device.id(), || map(&device.profile, &device.subject, state, input))
+}
+
+/// A panic in the mapping would take the session down, and the device would send the same again for ever.
+fn guarded(device: &DeviceId, mapping: impl FnOnce() -> Result<Mapped, Refusal>) -> Result<Mapped, Refusal> {
+    catch_unwind(AssertUnwindSafe(mapping)).unwrap_or_else(|_panic| {
+        tracing::error!(%device, "a fault in the mapping of a message; please report it");
         Err(Refusal::InternalFault)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_in_the_mapping_costs_the_message() {
+        let device = DeviceId::new("d").unwrap();
+        assert_eq!(guarded(&device, || panic!("a fault")), Err(Refusal::InternalFault));
+        assert_eq!(guarded(&device, || Err(Refusal::NotJson)), Err(Refusal::NotJson));
+    }
 }

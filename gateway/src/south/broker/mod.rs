@@ -10,7 +10,7 @@ mod door;
 mod frames;
 mod hooks;
 mod line;
-mod retained;
+pub mod retained;
 pub mod secrets;
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rmqtt::context::ServerContext;
@@ -50,6 +50,7 @@ use crate::rt::board::{Board, BusStatus};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
 
+pub use self::frames::fuzz_frames;
 pub use self::line::QOS0_WARNING;
 pub use self::tls::TlsError;
 
@@ -63,6 +64,7 @@ const INFLIGHT_MAX: NonZeroU16 = NonZeroU16::new(64).unwrap();
 const WORKERS: usize = 2;
 
 /// Largest packet that rmqtt reads; the door has cut larger ones before.
+#[expect(clippy::cast_possible_truncation, reason = "a constant of 1 MiB")]
 const INNER_PACKET_BYTES_MAX: u32 = DEVICE_PACKET_BYTES_MAX as u32 + 64;
 
 /// Longest client id: longer ones belong to nobody.
@@ -189,6 +191,7 @@ impl Broker {
             },
             visits: Arc::new(Visits::default()),
             present: Mutex::new(HashMap::new()),
+            context: OnceLock::new(),
         })
     }
 
@@ -272,7 +275,7 @@ impl Broker {
     }
 }
 
-/// Tokio sets SO_REUSEADDR, without which a restart after kill -9 fails for a minute.
+/// Tokio sets `SO_REUSEADDR`, without which a restart after kill -9 fails for a minute.
 async fn listen(address: SocketAddr) -> Result<TcpListener, BrokerError> {
     TcpListener::bind(address).await.map_err(|source| BrokerError::Bind { address, source })
 }
@@ -288,6 +291,7 @@ async fn inner_server(
     *context.extends.fitter_mgr_mut().await = Box::new(NoSessions);
     let register = context.extends.hook_mgr().register();
     hooks::register(register.as_ref(), inside).await;
+    inside.context.get_or_init(|| context.clone());
     let places = config.connections_max as usize;
     let listener = Builder::new()
         .name("inner")

@@ -20,7 +20,7 @@ const RETAINED_MAX: usize = 2_048;
 const RETAINED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The storage. When it is full a new message is not retained and counted; it is delivered all the same.
-pub(super) struct Retained {
+pub struct Retained {
     kept: Mutex<Kept>,
     metrics: Arc<Metrics>,
 }
@@ -33,12 +33,19 @@ struct Kept {
 }
 
 impl Retained {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { kept: Mutex::new(Kept::default()), metrics }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Retained {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kept = self.kept();
+        out.debug_struct("Retained").field("topics", &kept.messages.len()).field("bytes", &kept.bytes).finish()
     }
 }
 
@@ -111,8 +118,12 @@ mod tests {
             payload: vec![b'x'; size].into(),
             properties: None,
         };
-        let publish =
-            Publish { inner: Box::new(inner), target_clientid: None, delay_interval: None, create_time: None };
+        let publish = Publish {
+            inner: Box::new(inner),
+            target_clientid: None,
+            delay_interval: None,
+            create_time: None,
+        };
         let id = Id::new(1, 1, None, None, "c".into(), None);
         Retain { msg_id: None, from: From::from_custom(id), publish }
     }

@@ -133,12 +133,7 @@ struct Version {
 
 impl Version {
     fn of(meta: &Metadata) -> Self {
-        Self {
-            inode: meta.ino(),
-            size: meta.size(),
-            seconds: meta.ctime(),
-            nanoseconds: meta.ctime_nsec(),
-        }
+        Self { inode: meta.ino(), size: meta.size(), seconds: meta.ctime(), nanoseconds: meta.ctime_nsec() }
     }
 }
 

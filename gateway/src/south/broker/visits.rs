@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::ids::ClientName;
 use crate::model::refusal::Refusal;
@@ -29,6 +30,8 @@ pub(super) struct Visit {
     /// Common name of the client certificate; none on the plain port.
     pub(super) certificate: Option<String>,
     pub(super) stage: watch::Sender<Stage>,
+    /// Cuts the connection.
+    pub(super) leave: CancellationToken,
 }
 
 /// All connections of one broker.
@@ -48,24 +51,34 @@ pub(super) struct Entry {
 impl Visits {
     /// Puts a connection on the list, before it is made.
     pub(super) fn enter(self: &Arc<Self>, port: u16, from: SocketAddr, certificate: Option<String>) -> Entry {
-        let visit = Arc::new(Visit { from, certificate, stage: watch::Sender::new(Stage::Knocking) });
-        self.by_port().insert(port, Arc::clone(&visit));
+        let visit = Arc::new(Visit {
+            from,
+            certificate,
+            stage: watch::Sender::new(Stage::Knocking),
+            leave: CancellationToken::new(),
+        });
+        self.lock().insert(port, Arc::clone(&visit));
         Entry { visits: Arc::clone(self), port, visit }
     }
 
     /// The connection from this address of the inner port's peer.
     pub(super) fn find(&self, peer: Option<SocketAddr>) -> Option<Arc<Visit>> {
         let peer = peer.filter(|peer| peer.ip().is_loopback())?;
-        self.by_port().get(&peer.port()).cloned()
+        self.by_port(peer.port())
     }
 
-    fn by_port(&self) -> MutexGuard<'_, HashMap<u16, Arc<Visit>>> {
+    /// The connection from this port.
+    pub(super) fn by_port(&self, port: u16) -> Option<Arc<Visit>> {
+        self.lock().get(&port).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u16, Arc<Visit>>> {
         self.by_port.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.visits.by_port().remove(&self.port);
+        self.visits.lock().remove(&self.port);
     }
 }

@@ -175,5 +175,6 @@ fn is_word(text: &str) -> bool {
 }
 
 fn is_event_name(text: &str) -> bool {
-    text.len() <= 64 && text.split_once('.').is_some_and(|(thing, happened)| is_word(thing) && is_word(happened))
+    text.len() <= 64
+        && text.split_once('.').is_some_and(|(thing, happened)| is_word(thing) && is_word(happened))
 }

@@ -121,8 +121,10 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_finite_become_null_and_the_rest_stands() {
-        let document = parse(br#"{"t":NaN,"u":-Infinity,"v":1e999,"w":"NaN \"1e999","x":-1.5e3,"sos":true}"#).unwrap();
-        let expected = serde_json::json!({"t":null,"u":null,"v":null,"w":"NaN \"1e999","x":-1500.0,"sos":true});
+        let document =
+            parse(br#"{"t":NaN,"u":-Infinity,"v":1e999,"w":"NaN \"1e999","x":-1.5e3,"sos":true}"#).unwrap();
+        let expected =
+            serde_json::json!({"t":null,"u":null,"v":null,"w":"NaN \"1e999","x":-1500.0,"sos":true});
         assert_eq!(document, Document { value: expected, not_finite: 3 });
     }
 
@@ -132,7 +134,10 @@ mod tests {
         assert!(parse(nest(JSON_DEPTH_MAX).as_bytes()).is_ok());
         assert_eq!(parse(nest(JSON_DEPTH_MAX + 1).as_bytes()), Err(Refusal::JsonTooDeep));
         assert_eq!(parse("[".repeat(200_000).as_bytes()), Err(Refusal::JsonTooDeep));
-        assert!(parse(format!(r#"{{"a":"{}"}}"#, "[".repeat(100)).as_bytes()).is_ok(), "brackets in a text count");
+        assert!(
+            parse(format!(r#"{{"a":"{}"}}"#, "[".repeat(100)).as_bytes()).is_ok(),
+            "brackets in a text count"
+        );
     }
 
     #[test]

@@ -330,9 +330,7 @@ fn matches(rule: &EventRule, value: &Json) -> Result<bool, Refusal> {
         let equal = match (wanted, value) {
             (Value::Bool(wanted), Json::Bool(value)) => Some(wanted == value),
             (Value::Text(wanted), Json::String(value)) => Some(wanted.as_ref() == value),
-            (Value::Int(wanted), Json::Number(value)) => {
-                Some(value.as_i64() == Some(*wanted) || value.as_f64() == Some(*wanted as f64))
-            }
+            (Value::Int(wanted), Json::Number(value)) => Some(number::whole(value) == Some(*wanted)),
             (Value::Float(wanted), Json::Number(value)) => Some(value.as_f64() == Some(*wanted)),
             _ => None,
         };

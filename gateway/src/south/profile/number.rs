@@ -22,11 +22,13 @@ pub(super) fn take(point: &Point, json: &Json) -> Result<Value, Refusal> {
         }
         _ => return Err(Refusal::WrongType),
     };
-    let inside = |number: f64| {
-        point.min.is_none_or(|min| number >= min) && point.max.is_none_or(|max| number <= max)
-    };
+    let inside =
+        |number: f64| point.min.is_none_or(|min| number >= min) && point.max.is_none_or(|max| number <= max);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "bounds are small numbers; far from them rounding does not matter"
+    )]
     match value {
-        // Bounds are small numbers; far from them rounding does not matter.
         Value::Int(number) if !inside(number as f64) => Err(Refusal::OutOfRange),
         Value::Float(number) if !inside(number) => Err(Refusal::OutOfRange),
         value => Ok(value),
@@ -55,11 +57,12 @@ fn text_value(text: &str) -> Result<Value, Refusal> {
 }
 
 /// A whole number, also when it is written as `21.0`.
-fn whole(number: &serde_json::Number) -> Option<i64> {
+pub(super) fn whole(number: &serde_json::Number) -> Option<i64> {
     /// 2^53: above it not every whole number is a float.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     number.as_i64().or_else(|| {
         let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= EXACT_MAX)?;
+        #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
         Some(float as i64)
     })
 }

@@ -35,12 +35,8 @@ impl Device {
     }
 
     fn map(&self, channel: Channel, origin: Origin, payload: &[u8]) -> Result<Mapped, Refusal> {
-        let at = Stamp {
-            boot: BootId("b".into()),
-            mono_ms: self.now_ms,
-            wall_ms: 0,
-            trust: ClockTrust::None,
-        };
+        let at =
+            Stamp { boot: BootId("b".into()), mono_ms: self.now_ms, wall_ms: 0, trust: ClockTrust::None };
         map(&self.profile, &self.subject, &self.state, Input { channel, origin, payload, at: &at })
     }
 
@@ -52,11 +48,14 @@ impl Device {
     fn hear(&mut self, channel: Channel, origin: Origin, payload: &str) -> Vec<String> {
         let mapped = self.map(channel, origin, payload.as_bytes()).unwrap();
         self.state = mapped.state;
-        mapped.drafts.iter().filter_map(|draft| match &draft.body {
-            Body::Event(event) => Some(event.name.clone()),
-            _ => None,
-        })
-        .collect()
+        mapped
+            .drafts
+            .iter()
+            .filter_map(|draft| match &draft.body {
+                Body::Event(event) => Some(event.name.clone()),
+                _ => None,
+            })
+            .collect()
     }
 }
 
@@ -73,7 +72,8 @@ fn every_shipped_profile_is_without_mistakes() {
     for (name, profile) in profiles {
         assert_eq!(profile.problems(), [], "{name}");
     }
-    let on_disk = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/profiles")).unwrap().count();
+    let on_disk =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/profiles")).unwrap().count();
     assert_eq!(on_disk, shipped().len(), "a file in config/profiles is not shipped");
 }
 
@@ -137,7 +137,9 @@ fn every_live_action_is_a_press_and_resets_are_none() {
 
 #[test]
 fn what_a_broker_had_kept_is_state_and_no_press() {
-    for (name, payload) in [("z2m-button-action", r#"{"action":"sos"}"#), ("z2m-button-sos", r#"{"sos":true}"#)] {
+    for (name, payload) in
+        [("z2m-button-action", r#"{"action":"sos"}"#), ("z2m-button-sos", r#"{"sos":true}"#)]
+    {
         let mut button = Device::shipped(name);
         let mapped = button.map(Channel::Message, Origin::Kept, payload.as_bytes()).unwrap();
         assert_eq!(mapped.drafts, []);
@@ -284,7 +286,10 @@ fn mistakes_in_a_profile_are_all_named() {
         "events/pressed/clears",
     ];
     assert_eq!(paths, expected);
-    assert!(toml::from_str::<Profile>(&text.replace("rearm_s", "rearm")).is_err(), "an unknown key was taken");
+    assert!(
+        toml::from_str::<Profile>(&text.replace("rearm_s", "rearm")).is_err(),
+        "an unknown key was taken"
+    );
 }
 
 /// What the real converters made of real zone states: tests/z2m/payloads.jsonl, made by tests/z2m/make-payloads.mjs.
@@ -334,7 +339,13 @@ fn json() -> impl Strategy<Value = String> {
         Just("1e400".to_owned()),
     ];
     let key = prop_oneof![
-        Just("sos"), Just("action"), Just("contact"), Just("battery"), Just("smoke"), Just("state"), Just("tamper"),
+        Just("sos"),
+        Just("action"),
+        Just("contact"),
+        Just("battery"),
+        Just("smoke"),
+        Just("state"),
+        Just("tamper"),
     ];
     leaf.prop_recursive(4, 32, 6, move |inner| {
         prop_oneof![

@@ -12,7 +12,7 @@ use super::super::{Core, How};
 /// Pages of the WAL after which it is written back: small, so that images fall around that too.
 const CHECKPOINT_PAGES: u32 = 24;
 
-const COMMITS: usize = 60;
+const COMMITS: i64 = 60;
 
 /// What a reader may find: everything of a class by its texts, and the last connection number.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,7 @@ fn an_image_after_any_commit_holds_all_of_it() {
     let mut resets = 0;
     for n in 0..COMMITS {
         let salt = Image::take(dir.path()).wal.get(..32).map(<[u8]>::to_vec);
-        commit_something(&mut core, &clock, &mut rng, n as i64);
+        commit_something(&mut core, &clock, &mut rng, n);
         let image = Image::take(dir.path());
         resets += usize::from(salt.as_deref() != image.wal.get(..32));
         assert_eq!(reopen(&image, &clock), contents(&core), "after commit {n}");
@@ -96,7 +96,7 @@ fn a_torn_write_leaves_the_commit_before_it_or_the_whole_commit() {
     let (mut olds, mut news) = (0, 0);
     for n in 0..COMMITS {
         let (before, old) = (Image::take(dir.path()), contents(&core));
-        commit_something(&mut core, &clock, &mut rng, n as i64);
+        commit_something(&mut core, &clock, &mut rng, n);
         let (after, new) = (Image::take(dir.path()), contents(&core));
         for _ in 0..3 {
             // The WAL is written from some place on; what the disk took of it ends anywhere.

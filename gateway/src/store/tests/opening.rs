@@ -58,7 +58,9 @@ fn check_set_aside(ruin: impl FnOnce(&Path)) {
 
 #[test]
 fn a_file_that_is_no_database_is_set_aside() {
-    check_set_aside(|path| fs::write(path, "this is not a database, and longer than a header".repeat(200)).unwrap());
+    check_set_aside(|path| {
+        fs::write(path, "this is not a database, and longer than a header".repeat(200)).unwrap();
+    });
 }
 
 #[test]
@@ -111,7 +113,10 @@ fn names_of_what_is_set_aside_differ_though_the_clock_stands_still() {
     let (_core, _) = open(dir.path(), &clock).unwrap();
     let names: Vec<_> = damaged(dir.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     let base = "journal.damaged-20260601-000000";
-    assert_eq!(names, [base.to_owned(), format!("{base}-2"), format!("{base}-3")].map(std::ffi::OsString::from));
+    assert_eq!(
+        names,
+        [base.to_owned(), format!("{base}-2"), format!("{base}-3")].map(std::ffi::OsString::from)
+    );
     for (round, path) in damaged(dir.path()).iter().enumerate() {
         assert!(fs::read_to_string(path).unwrap().starts_with(&format!("ruined {round}")));
     }
@@ -166,7 +171,9 @@ fn damage_met_while_writing_is_noted_for_the_next_start() {
     for n in 0..50 {
         core.append(vec![event(&clock, "b1", n, None)]).unwrap();
     }
-    core.conn().execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = 0; PRAGMA shrink_memory").unwrap();
+    core.conn()
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = 0; PRAGMA shrink_memory")
+        .unwrap();
     let mut bytes = fs::read(core.path()).unwrap();
     for page in bytes.chunks_mut(4_096).skip(1) {
         page.fill(0x5a);
@@ -196,6 +203,12 @@ fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(left, newer);
 }
 
+/// Without comments and with single spaces.
+fn plain(sql: &str) -> String {
+    let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn migrations_lead_to_the_schema() {
     let tables = |conn: &Connection| -> Vec<(String, String)> {
@@ -204,11 +217,6 @@ fn migrations_lead_to_the_schema() {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
         rows.map(|row| row.map(|(name, sql)| (name, plain(&sql))).unwrap()).collect()
     };
-    /// Without comments and with single spaces.
-    fn plain(sql: &str) -> String {
-        let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
-        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
-    }
     let (made, migrated) = (Connection::open_in_memory().unwrap(), Connection::open_in_memory().unwrap());
     schema::create(&made).unwrap();
     schema::step_up(&migrated, 0).unwrap();

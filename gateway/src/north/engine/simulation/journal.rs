@@ -8,23 +8,23 @@ use crate::model::record::{Body, Class, Draft, Gap, GapReason, Record};
 use crate::north::engine::source::{Read, Source, SourceError};
 
 #[derive(Debug)]
-pub(super) struct SimJournal {
-    pub(super) records: BTreeMap<Class, BTreeMap<Seq, Record>>,
-    pub(super) last: BTreeMap<Class, Seq>,
+pub(in crate::north::engine) struct SimJournal {
+    pub(in crate::north::engine) records: BTreeMap<Class, BTreeMap<Seq, Record>>,
+    pub(in crate::north::engine) last: BTreeMap<Class, Seq>,
     /// Epochs with their first numbers, in order.
-    pub(super) epochs: Vec<(Epoch, BTreeMap<Class, Seq>)>,
-    pub(super) unreadable: BTreeSet<(Class, Seq)>,
+    pub(in crate::north::engine) epochs: Vec<(Epoch, BTreeMap<Class, Seq>)>,
+    pub(in crate::north::engine) unreadable: BTreeSet<(Class, Seq)>,
     /// What a restart would find.
-    pub(super) stored: Cursors,
+    pub(in crate::north::engine) stored: Cursors,
     /// Saved, but not committed yet.
-    pub(super) relaxed: Option<Cursors>,
-    pub(super) forgotten: BTreeSet<(Class, Seq)>,
+    pub(in crate::north::engine) relaxed: Option<Cursors>,
+    pub(in crate::north::engine) forgotten: BTreeSet<(Class, Seq)>,
     /// The next reads fail.
-    pub(super) broken_reads: u32,
+    pub(in crate::north::engine) broken_reads: u32,
 }
 
 impl SimJournal {
-    pub(super) fn new() -> Self {
+    pub(in crate::north::engine) fn new() -> Self {
         Self {
             records: Class::ALL.iter().map(|&class| (class, BTreeMap::new())).collect(),
             last: BTreeMap::new(),
@@ -37,11 +37,11 @@ impl SimJournal {
         }
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
+    pub(in crate::north::engine) fn epoch(&self) -> Epoch {
         self.epochs.last().unwrap().0
     }
 
-    pub(super) fn append(&mut self, draft: Draft) -> (Class, Seq) {
+    pub(in crate::north::engine) fn append(&mut self, draft: Draft) -> (Class, Seq) {
         let class = draft.body.class();
         let last = self.last.entry(class).or_default();
         *last += 1;
@@ -53,14 +53,14 @@ impl SimJournal {
     }
 
     /// All later records belong to another epoch; numbers go on.
-    pub(super) fn fork(&mut self) {
+    pub(in crate::north::engine) fn fork(&mut self) {
         let starts = Class::ALL.iter().map(|class| (*class, self.last.get(class).copied().unwrap_or(0) + 1));
         let starts = starts.collect();
         self.epochs.push((Epoch(self.epochs.len() as u64 + 1), starts));
     }
 
     /// Drops the oldest telemetry and leaves a gap record, as a disk budget does.
-    pub(super) fn forget(&mut self, count: usize, at: &crate::model::stamp::Stamp) {
+    pub(in crate::north::engine) fn forget(&mut self, count: usize, at: &crate::model::stamp::Stamp) {
         let telemetry = self.records.get_mut(&Class::Telemetry).unwrap();
         let gone: Vec<Seq> = telemetry.keys().copied().take(count).collect();
         let (Some(&from), Some(&to)) = (gone.first(), gone.last()) else { return };
@@ -80,18 +80,18 @@ impl SimJournal {
         self.append(Draft { at: at.clone(), test: false, dedup: None, body: Body::Gap(gap) });
     }
 
-    pub(super) fn commit(&mut self) {
+    pub(in crate::north::engine) fn commit(&mut self) {
         if let Some(cursors) = self.relaxed.take() {
             self.stored = cursors;
         }
     }
 
-    pub(super) fn crash(&mut self) {
+    pub(in crate::north::engine) fn crash(&mut self) {
         self.relaxed = None;
         self.broken_reads = 0;
     }
 
-    pub(super) fn gaps(&self) -> impl Iterator<Item = &Gap> {
+    pub(in crate::north::engine) fn gaps(&self) -> impl Iterator<Item = &Gap> {
         self.records[&Class::Event].values().filter_map(|record| match &record.body {
             Body::Gap(gap) => Some(gap),
             _ => None,

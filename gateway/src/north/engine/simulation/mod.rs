@@ -1,6 +1,7 @@
 //! The seeded simulation of the line: the engine between a journal that crashes and a platform behind a bad network.
 //! The invariant: each stored record that this platform may see is delivered, or still pending in the cursors that a
-//! restart would find, or covered by a gap record. `GATEHOUSE_SEED=n` runs one seed.
+//! restart would find, or covered by a gap record. `GATEHOUSE_SEED=n` runs one seed,
+//! `GATEHOUSE_SEEDS=n` the first n.
 
 mod journal;
 mod platform;
@@ -20,8 +21,9 @@ use crate::rt::clock::{Clock, ManualClock};
 
 use super::stream::Kind;
 use super::{Engine, Session, Settings, Settlement};
-use journal::SimJournal;
-use platform::{PlainWording, Platform};
+pub(super) use journal::SimJournal;
+use platform::Platform;
+pub(super) use platform::{PlainWording, Said};
 
 /// Something on the wire.
 #[derive(Debug)]
@@ -517,7 +519,7 @@ fn engine(
     Engine::new(settings.clone(), wording, &journal.stored, heads, fastrand::Rng::with_seed(rng.u64(..)))
 }
 
-fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
+pub(super) fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
     let device = DeviceRef {
         id: DeviceId::new("button-1").unwrap(),
         kind: "button".to_owned(),
@@ -529,7 +531,7 @@ fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
         place: Place::default(),
         category: Category::Emergency,
         name: format!("thing.{number}"),
-        severity: (number % 50 == 0).then_some(Severity::Critical),
+        severity: number.is_multiple_of(50).then_some(Severity::Critical),
         params: BTreeMap::new(),
         text: None,
     };
@@ -550,7 +552,7 @@ fn draft(class: Class, number: u64, at: &Stamp) -> Draft {
             Body::Telemetry(Telemetry { device, place: Place::default(), samples })
         }
     };
-    Draft { at: at.clone(), test: number % 11 == 0, dedup: None, body }
+    Draft { at: at.clone(), test: number.is_multiple_of(11), dedup: None, body }
 }
 
 fn run(seed: u64) -> World {
@@ -572,9 +574,10 @@ fn run(seed: u64) -> World {
 
 #[test]
 fn nothing_is_lost_whatever_happens() {
-    let seeds: Vec<u64> = match std::env::var("GATEHOUSE_SEED").ok().and_then(|text| text.parse().ok()) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seeds: Vec<u64> = match number("GATEHOUSE_SEED") {
         Some(seed) => vec![seed],
-        None => (0..200).collect(),
+        None => (0..number("GATEHOUSE_SEEDS").unwrap_or(60)).collect(),
     };
     let (mut kept, mut duplicates, mut crashes) = (0, 0, 0);
     for seed in seeds {

@@ -14,15 +14,15 @@ use crate::north::engine::source::{Standing, Unsendable, Wording};
 use crate::north::engine::stream::Kind;
 
 /// Numbers that the sim's wording finds too large to say: every 97th event.
-pub(super) fn too_large(record: &Record) -> bool {
+pub(in crate::north::engine) fn too_large(record: &Record) -> bool {
     record.class == Class::Event
-        && record.seq % 97 == 0
+        && record.seq.is_multiple_of(97)
         && !matches!(record.body, crate::model::record::Body::Gap(_))
 }
 
 /// A message of the sim's own contract.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(in crate::north::engine) enum Said {
     State { conn: u64, online: bool, pending: Vec<(Class, u64, u64)>, live: Vec<(Class, Seq)> },
     Snapshot,
     Records { class: Class, replay: bool, previous: Seq, records: Vec<(Seq, u64, String)> },
@@ -30,12 +30,12 @@ pub(super) enum Said {
 
 /// Says records plainly and hides some of them.
 #[derive(Debug, Clone)]
-pub(super) struct PlainWording {
+pub(in crate::north::engine) struct PlainWording {
     /// Every `hide`-th record is not for this platform; 0 hides nothing.
-    pub(super) hide: u64,
-    pub(super) batch: usize,
+    pub(in crate::north::engine) hide: u64,
+    pub(in crate::north::engine) batch: usize,
     /// Some records do not fit a message.
-    pub(super) large: bool,
+    pub(in crate::north::engine) large: bool,
 }
 
 impl PlainWording {
@@ -52,7 +52,7 @@ impl PlainWording {
 impl Wording for PlainWording {
     fn sees(&self, record: &Record) -> bool {
         let gap = matches!(record.body, crate::model::record::Body::Gap(_));
-        gap || self.hide == 0 || record.seq % self.hide != 0
+        gap || self.hide == 0 || !record.seq.is_multiple_of(self.hide)
     }
 
     fn record(
@@ -106,44 +106,44 @@ impl Wording for PlainWording {
 
 /// One record as the platform keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Kept {
-    pub(super) epoch: u64,
-    pub(super) body: String,
-    pub(super) previous: Seq,
+pub(in crate::north::engine) struct Kept {
+    pub(in crate::north::engine) epoch: u64,
+    pub(in crate::north::engine) body: String,
+    pub(in crate::north::engine) previous: Seq,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Platform {
-    pub(super) kept: BTreeMap<(Class, Seq), Kept>,
+pub(in crate::north::engine) struct Platform {
+    pub(in crate::north::engine) kept: BTreeMap<(Class, Seq), Kept>,
     /// Kept since the last receipt: a crash of the platform loses it.
-    pub(super) unsure: Vec<(Class, Kind, Seq)>,
+    pub(in crate::north::engine) unsure: Vec<(Class, Kind, Seq)>,
     /// What a receipt has confirmed: no crash loses it.
-    pub(super) sure: BTreeSet<(Class, Seq)>,
+    pub(in crate::north::engine) sure: BTreeSet<(Class, Seq)>,
     /// The last number of each stream on this connection.
-    pub(super) last: BTreeMap<(Class, Kind), Seq>,
+    pub(in crate::north::engine) last: BTreeMap<(Class, Kind), Seq>,
     /// What may be behind: streams told to wait, and records refused.
-    pub(super) went_back: BTreeSet<(Class, Kind)>,
-    pub(super) refused: BTreeSet<(Class, Seq)>,
-    pub(super) duplicates: u64,
-    pub(super) state_online: Option<(u64, bool)>,
+    pub(in crate::north::engine) went_back: BTreeSet<(Class, Kind)>,
+    pub(in crate::north::engine) refused: BTreeSet<(Class, Seq)>,
+    pub(in crate::north::engine) duplicates: u64,
+    pub(in crate::north::engine) state_online: Option<(u64, bool)>,
     /// Records delivered live that an earlier state announced as backlog, for the check of announcements.
-    pub(super) announced: BTreeMap<Class, BTreeSet<Seq>>,
+    pub(in crate::north::engine) announced: BTreeMap<Class, BTreeSet<Seq>>,
     /// Where the live streams began, as the last state said.
-    pub(super) live_from: BTreeMap<Class, Seq>,
+    pub(in crate::north::engine) live_from: BTreeMap<Class, Seq>,
     /// With receipts: takes nothing whose predecessor it does not have.
-    pub(super) strict: bool,
-    pub(super) forgotten: BTreeSet<(Class, Seq)>,
+    pub(in crate::north::engine) strict: bool,
+    pub(in crate::north::engine) forgotten: BTreeSet<(Class, Seq)>,
 }
 
 impl Platform {
-    pub(super) fn new_connection(&mut self) {
+    pub(in crate::north::engine) fn new_connection(&mut self) {
         self.last.clear();
         self.went_back.clear();
         self.announced.clear();
     }
 
     /// Loses what no receipt has confirmed.
-    pub(super) fn crash(&mut self) {
+    pub(in crate::north::engine) fn crash(&mut self) {
         for (class, _kind, seq) in self.unsure.drain(..) {
             if !self.sure.contains(&(class, seq)) {
                 self.kept.remove(&(class, seq));
@@ -152,7 +152,7 @@ impl Platform {
     }
 
     /// The receipts the platform can honestly give.
-    pub(super) fn receipts(&mut self) -> Vec<(Class, Kind, Seq, Epoch)> {
+    pub(in crate::north::engine) fn receipts(&mut self) -> Vec<(Class, Kind, Seq, Epoch)> {
         let mut upto = BTreeMap::new();
         for (class, kind, seq) in std::mem::take(&mut self.unsure) {
             // "Stored up to": without a hole, from where the stream began.
@@ -168,7 +168,7 @@ impl Platform {
             .collect()
     }
 
-    pub(super) fn take(&mut self, payload: &[u8], seed: u64) {
+    pub(in crate::north::engine) fn take(&mut self, payload: &[u8], seed: u64) {
         match serde_json::from_slice(payload).unwrap() {
             Said::State { conn, online, pending, live } => {
                 self.live_from = live.into_iter().collect();

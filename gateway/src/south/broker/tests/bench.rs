@@ -190,7 +190,8 @@ impl Bench {
     pub(super) async fn client_at(&self, name: &str, level: u8) -> Client<TcpStream> {
         let id = if name == "z2m" { "z2m-1" } else { name };
         let mut client = Client::new(TcpStream::connect(self.plain()).await.unwrap(), level);
-        let connect = Connect { id, user: Some(name), password: Some(&self.secrets[name]), ..Connect::default() };
+        let connect =
+            Connect { id, user: Some(name), password: Some(&self.secrets[name]), ..Connect::default() };
         assert_eq!(client.connect(connect).await, Some(0), "{name} could not log in");
         client
     }
@@ -211,7 +212,11 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("never happened: {what}; stored {:?}, refused {:?}", self.journal.stored(), self.metrics.refusals());
+        panic!(
+            "never happened: {what}; stored {:?}, refused {:?}",
+            self.journal.stored(),
+            self.metrics.refusals()
+        );
     }
 }
 

@@ -91,7 +91,9 @@ async fn garbage_and_silence_are_counted_and_others_do_not_feel_them() {
 async fn nonsense_after_the_login_costs_the_one_connection() {
     let bench = Bench::new().await;
     let mut other = bench.client("other").await;
-    for (count, nonsense) in (1..).zip([b"\x00\x00".as_slice(), b"\x10\x00", b"\x20\x02\x00\x00", b"\x30\xff\xff\xff\xff\xff"]) {
+    for (count, nonsense) in
+        (1..).zip([b"\x00\x00".as_slice(), b"\x10\x00", b"\x20\x02\x00\x00", b"\x30\xff\xff\xff\xff\xff"])
+    {
         let mut client = bench.client("z2m").await;
         client.send(nonsense).await;
         assert_eq!(client.read().await, None);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -15,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::bench::{BUTTON, Bench, COMPOUND, Client, Connect, PRESS};
 use crate::model::refusal::Refusal;
+use crate::south::broker::inner_server;
 use crate::south::broker::secrets::{Secret, write_secret};
 
 async fn try_login(bench: &Bench, connect: Connect<'_>) -> Option<u8> {
@@ -44,10 +47,11 @@ async fn a_login_needs_name_secret_and_its_own_client_id_and_evicts_nobody() {
     let mut second = bench.client("z2m").await;
     assert_eq!(rightful.read().await, None);
     assert_eq!(second.acked(BUTTON.as_bytes(), PRESS).await, Some(0));
-    bench.until("it stays on the board", |b| {
-        b.board.snapshot().buses.values().all(|bus| bus.clients.contains("z2m") && bus.clients.len() == 1)
-    })
-    .await;
+    bench
+        .until("it stays on the board", |b| {
+            b.board.snapshot().buses.values().all(|bus| bus.clients.contains("z2m") && bus.clients.len() == 1)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +82,8 @@ async fn a_flood_of_guesses_does_not_keep_the_right_client_out() {
         let bench = Arc::clone(&bench);
         flood.spawn(async move {
             loop {
-                let guess = Connect { id: "z2m-1", user: Some("z2m"), password: Some("guess"), ..Connect::default() };
+                let guess =
+                    Connect { id: "z2m-1", user: Some("z2m"), password: Some("guess"), ..Connect::default() };
                 try_login(&bench, guess).await;
             }
         });
@@ -87,8 +92,12 @@ async fn a_flood_of_guesses_does_not_keep_the_right_client_out() {
     let before = Instant::now();
     // From the same address, one with a generated secret and one with the very password that is guessed at.
     assert!(bench.client("other").await.pings().await);
-    let right =
-        Connect { id: "z2m-1", user: Some("z2m"), password: Some("correct horse battery"), ..Connect::default() };
+    let right = Connect {
+        id: "z2m-1",
+        user: Some("z2m"),
+        password: Some("correct horse battery"),
+        ..Connect::default()
+    };
     assert_eq!(try_login(&bench, right).await, Some(0));
     let waited = before.elapsed();
     assert!(waited < Duration::from_secs(10), "the right clients waited {waited:?}");
@@ -97,6 +106,24 @@ async fn a_flood_of_guesses_does_not_keep_the_right_client_out() {
     let in_two_seconds = bench.refusals("z2m", Refusal::WrongPassword) - guesses;
     assert!(in_two_seconds <= 40, "{in_two_seconds} guesses were answered in two seconds");
     flood.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_the_inner_port_gets_nothing_there() {
+    let bench = Bench::new().await;
+    let inside = Arc::new(bench.broker.inside().unwrap());
+    let (server, address) = inner_server(&bench.broker.setup.config, &inside).await.unwrap();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { server.run().await.unwrap() });
+    let right = Connect {
+        id: "z2m-1",
+        user: Some("z2m"),
+        password: Some(&bench.secrets["z2m"]),
+        ..Connect::default()
+    };
+    let mut stranger = Client::new(TcpStream::connect(address).await.unwrap(), 4);
+    assert_eq!(stranger.connect(right).await, Some(5));
+    assert_eq!(bench.refusals("lan", Refusal::UnknownClient), 1);
 }
 
 struct Pki {
@@ -119,7 +146,11 @@ impl Pki {
         (params.signed_by(&key, &self.authority).unwrap().pem(), key.serialize_pem())
     }
 
-    async fn connect(&self, bench: &Bench, identity: Option<(String, String)>) -> std::io::Result<TlsStream<TcpStream>> {
+    async fn connect(
+        &self,
+        bench: &Bench,
+        identity: Option<(String, String)>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -157,7 +188,9 @@ async fn a_certificate_is_the_account_and_is_required_on_its_port() {
         file("key.pem", &key),
         file("ca.pem", &pki.authority.pem()),
     );
-    let text = COMPOUND.replace("commit_timeout_ms", &tls).replace("[clients.other]", "[clients.other]\ncertificate = true");
+    let text = COMPOUND
+        .replace("commit_timeout_ms", &tls)
+        .replace("[clients.other]", "[clients.other]\ncertificate = true");
     let bench = Bench::within(directory, &text).await;
     let identity = |name| Some(pki.issue(name, ExtendedKeyUsagePurpose::ClientAuth));
 
@@ -170,13 +203,20 @@ async fn a_certificate_is_the_account_and_is_required_on_its_port() {
 
     let secret = bench.secrets["z2m"].as_str();
     let password = Connect { id: "z2m-1", user: Some("z2m"), password: Some(secret), ..Connect::default() };
-    for (name, reason, source) in [("z2m", Refusal::WrongPassword, "z2m"), ("nobody", Refusal::UnknownClient, "lan")] {
+    for (name, reason, source) in
+        [("z2m", Refusal::WrongPassword, "z2m"), ("nobody", Refusal::UnknownClient, "lan")]
+    {
         let mut client = Client::new(pki.connect(&bench, identity(name)).await.unwrap(), 4);
         assert_ne!(client.connect(password).await, Some(0), "a certificate of {name} was taken for z2m");
         assert_eq!(bench.refusals(source, reason), 1);
     }
     // A certificate's account has no password on the plain port.
-    let other = Connect { id: "other", user: Some("other"), password: Some(&bench.secrets["other"]), ..Connect::default() };
+    let other = Connect {
+        id: "other",
+        user: Some("other"),
+        password: Some(&bench.secrets["other"]),
+        ..Connect::default()
+    };
     assert_ne!(try_login(&bench, other).await, Some(0));
 
     for stranger in [None, Some(Pki::new().issue("other", ExtendedKeyUsagePurpose::ClientAuth))] {

@@ -31,7 +31,9 @@ async fn a_press_is_stored_before_it_is_acknowledged() {
     assert_eq!(bus.at, [format!("mqtt://{}", bench.plain())]);
     assert_eq!(bus.clients.iter().collect::<Vec<_>>(), ["z2m"]);
     drop(client);
-    bench.until("it leaves the board", |b| b.board.snapshot().buses.values().all(|bus| bus.clients.is_empty())).await;
+    bench
+        .until("it leaves the board", |b| b.board.snapshot().buses.values().all(|bus| bus.clients.is_empty()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,8 +122,13 @@ async fn retained_messages_are_kept_and_sessions_are_not() {
     drop(client);
 
     let secret = &bench.secrets["z2m"];
-    let connect =
-        Connect { id: "z2m-1", user: Some("z2m"), password: Some(secret), keep_session: true, ..Connect::default() };
+    let connect = Connect {
+        id: "z2m-1",
+        user: Some("z2m"),
+        password: Some(secret),
+        keep_session: true,
+        ..Connect::default()
+    };
     for _ in 0..2 {
         let mut client = bench::Client::new(tokio::net::TcpStream::connect(bench.plain()).await.unwrap(), 4);
         assert_eq!(client.connect(connect).await, Some(0));
@@ -169,11 +176,17 @@ async fn a_client_of_mqtt_5_is_told_the_reason() {
         (BUTTON, b"{", "PayloadFormatInvalid"),
         ("zigbee2mqtt/a\u{7}", b"{}", "TopicNameInvalid"),
     ] {
-        let tracked = client.publish_tracked(topic, payload.to_vec(), PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+        let tracked = client
+            .publish_tracked(topic, payload.to_vec(), PublishOptions::new(QoS::AtLeastOnce))
+            .await
+            .unwrap();
         let answer = format!("{:?}", tracked.wait_async().await);
         assert!(answer.contains(code), "{topic}: {answer}");
     }
-    let tracked = client.publish_tracked(BUTTON, vec![b' '; 300 * 1024], PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+    let tracked = client
+        .publish_tracked(BUTTON, vec![b' '; 300 * 1024], PublishOptions::new(QoS::AtLeastOnce))
+        .await
+        .unwrap();
     let answer = format!("{:?}", tracked.wait_async().await);
     assert!(answer.contains("QuotaExceeded"), "{answer}");
 }

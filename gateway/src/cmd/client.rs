@@ -1,0 +1,166 @@
+//! `gatehouse client add NAME` and `gatehouse client passwd NAME`: makes the secret of an account at the embedded
+//! broker. Where the secrets lie is the configuration's to say, and the caller's to read.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+
+use crate::model::ids::{ClientName, NameError};
+use crate::south::broker::secrets::{Secret, write_secret};
+
+/// Accounts at the embedded broker.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    #[command(subcommand)]
+    pub command: ClientCommand,
+}
+
+/// What to do with an account.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Make the secret of a new client and show it once.
+    Add(SecretArgs),
+    /// Give a client another secret; the running daemon takes it at the next login.
+    Passwd(SecretArgs),
+}
+
+/// Whose secret, and which.
+#[derive(Debug, Args)]
+pub struct SecretArgs {
+    /// The client: NAME of its table [clients.NAME].
+    #[arg(value_parser = client_name)]
+    pub name: ClientName,
+    /// Read a password from standard input, one line, instead of making a secret. For devices whose password cannot
+    /// be changed; a made secret is better and costs the gateway less.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+fn client_name(text: &str) -> Result<ClientName, NameError> {
+    ClientName::new(text)
+}
+
+impl ClientArgs {
+    /// Writes the secret into `secrets_dir` and tells on `out` what to do with it.
+    ///
+    /// # Errors
+    /// The password is too short, the file exists already (`add`) or not (`passwd`), or cannot be written.
+    pub fn run(
+        &self,
+        secrets_dir: &Path,
+        input: &mut dyn BufRead,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        match &self.command {
+            ClientCommand::Add(args) => add(args, &path(secrets_dir, args), input, out),
+            ClientCommand::Passwd(args) => passwd(args, &path(secrets_dir, args), input, out),
+        }
+    }
+}
+
+fn path(secrets_dir: &Path, args: &SecretArgs) -> PathBuf {
+    secrets_dir.join(args.name.as_str())
+}
+
+fn add(args: &SecretArgs, path: &Path, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (shown, secret) = make(args, input)?;
+    write_secret(path, &secret, false)?;
+    let name = &args.name;
+    tell(out, args, shown.as_deref())?;
+    writeln!(out, "\nIf the configuration does not have it yet, add:\n\n  [clients.{name}]")?;
+    writeln!(
+        out,
+        "  # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\""
+    )?;
+    writeln!(out, "  # client_id = \"{name}\"  # the MQTT client id that it must use")?;
+    Ok(())
+}
+
+fn passwd(
+    args: &SecretArgs,
+    path: &Path,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    // A typing error would otherwise make a secret that no client has.
+    if !path.exists() {
+        bail!("there is no client {}; make it with `gatehouse client add {}`", args.name, args.name);
+    }
+    let (shown, secret) = make(args, input)?;
+    write_secret(path, &secret, true)?;
+    tell(out, args, shown.as_deref())
+}
+
+/// The secret, and its text if it was made here.
+fn make(args: &SecretArgs, input: &mut dyn BufRead) -> anyhow::Result<(Option<String>, Secret)> {
+    if !args.password_stdin {
+        let (text, secret) = Secret::generate()?;
+        return Ok((Some(text), secret));
+    }
+    let mut line = String::new();
+    input.read_line(&mut line).context("cannot read the password from standard input")?;
+    Ok((None, Secret::of_password(line.trim_end_matches(['\r', '\n']))?))
+}
+
+fn tell(out: &mut dyn Write, args: &SecretArgs, shown: Option<&str>) -> anyhow::Result<()> {
+    writeln!(out, "user name  {}", args.name)?;
+    match shown {
+        Some(text) => writeln!(out, "password   {text}\n\nThis is shown once and kept only as a digest.")?,
+        None => writeln!(out, "password   as given")?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        client: ClientArgs,
+    }
+
+    fn run(directory: &Path, words: &[&str], input: &str) -> anyhow::Result<String> {
+        let line = Line::try_parse_from([&["client"], words].concat())?;
+        let mut out = Vec::new();
+        line.client.run(directory, &mut input.as_bytes(), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    fn secret(directory: &Path) -> Secret {
+        Secret::parse(&std::fs::read_to_string(directory.join("z2m")).unwrap()).unwrap()
+    }
+
+    fn shown(said: &str) -> &str {
+        said.lines().find_map(|line| line.strip_prefix("password   ")).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_exchanged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert!(run(path, &["passwd", "z2m"], "").unwrap_err().to_string().contains("client add z2m"));
+        let said = run(path, &["add", "z2m"], "").unwrap();
+        assert!(secret(path).verify(shown(&said).as_bytes()));
+        assert!(said.contains("[clients.z2m]"));
+        assert!(run(path, &["add", "z2m"], "").unwrap_err().to_string().contains("passwd"));
+        let again = run(path, &["passwd", "z2m"], "").unwrap();
+        assert_ne!(shown(&again), shown(&said));
+        assert!(secret(path).verify(shown(&again).as_bytes()));
+    }
+
+    #[test]
+    fn a_chosen_password_is_hashed_and_not_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let said = run(path, &["add", "z2m", "--password-stdin"], "my long password\n").unwrap();
+        assert!(!said.contains("my long"));
+        assert!(matches!(secret(path), Secret::Argon2(_)) && secret(path).verify(b"my long password"));
+        assert!(run(path, &["passwd", "z2m", "--password-stdin"], "short\n").is_err());
+        assert!(run(path, &["add", "../evil"], "").is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! Carries out what the engine asks for beside publishing: cursors, settlements, events, the board, the counters. Also
+//! while there is no connection.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::model::journal::{Durability, Journal, JournalError};
+use crate::model::record::{Draft, Severity, Text, Value};
+use crate::model::refusal::Refusal;
+use crate::model::stamp::Stamp;
+use crate::north::commands::{self, COMMANDS_AT_ONCE, Known};
+use crate::north::contract::{Command, CommandResult, command_result};
+use crate::north::engine::{Actions, Engine, gateway_event};
+use crate::store::CommandSlot;
+
+use super::Parts;
+use super::adapters::{ContractWording, StoreSource};
+
+/// Events of the uplink that wait for the journal at once. More are dropped and counted.
+const EVENTS_AT_ONCE: usize = 8;
+/// The board is written at most this often.
+const BOARD_MS: u64 = 250;
+/// "A second box" is told as an event at most this often.
+const DUPLICATE_EVENT_MS: u64 = 3_600_000;
+/// The longest the shell sleeps: heads that moved without a word are noticed then.
+const SLEEP_MS_MAX: u64 = 5_000;
+
+/// Something that was asked of the journal is done.
+#[derive(Debug)]
+pub(super) enum Done {
+    Settled { ticket: u64, written: bool },
+    Told,
+    Begun { known: Known, command: Box<Command>, slot: Result<CommandSlot, JournalError> },
+    Ended { result: Box<CommandResult> },
+}
+
+/// The engine with its surroundings.
+#[derive(Debug)]
+pub(super) struct Shell {
+    pub(super) parts: Parts,
+    pub(super) engine: Engine,
+    pub(super) source: StoreSource,
+    pub(super) wording: ContractWording,
+    pub(super) conn: u64,
+    /// Trouble of this connection that the engine does not know of.
+    pub(super) trouble: Option<String>,
+    pub(super) connected: bool,
+    pub(super) was_up: bool,
+    pub(super) wake_at: Instant,
+    side: FuturesUnordered<BoxFuture<'static, Done>>,
+    events: usize,
+    commands: usize,
+    board_at_ms: u64,
+    duplicate_told_ms: Option<u64>,
+}
+
+/// Runs short blocking work without stalling the runtime's other tasks, where the runtime allows it.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
+impl Shell {
+    pub(super) fn new(parts: Parts, engine: Engine, source: StoreSource, wording: ContractWording) -> Self {
+        Self {
+            parts,
+            engine,
+            source,
+            wording,
+            conn: 0,
+            trouble: None,
+            connected: false,
+            was_up: false,
+            wake_at: Instant::now(),
+            side: FuturesUnordered::new(),
+            events: 0,
+            commands: 0,
+            board_at_ms: 0,
+            duplicate_told_ms: None,
+        }
+    }
+
+    pub(super) fn now(&self) -> Stamp {
+        self.parts.clock.now()
+    }
+
+    /// One step of the engine. What concerns the journal is set going here; publishes and a cut are the caller's.
+    pub(super) async fn step(&mut self) -> Actions {
+        let now = self.now();
+        let (engine, source) = (&mut self.engine, &mut self.source);
+        let mut actions = blocking(|| engine.step(&now, source));
+        if let Some(cursors) = actions.save.take()
+            && let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await
+        {
+            warn!(uplink = %self.parts.uplink, error = %error, "cursors were not saved; they will be again");
+            self.engine.save_again();
+        }
+        if let Some(settlement) = actions.settle.take() {
+            let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
+            let ticket = settlement.ticket;
+            self.side.push(
+                async move {
+                    let written = store.settle(&uplink, settlement.cursors, settlement.drafts).await;
+                    if let Err(error) = &written {
+                        warn!(%uplink, error = %error, "gap records were not stored; they will be tried again");
+                    }
+                    Done::Settled { ticket, written: written.is_ok() }
+                }
+                .boxed(),
+            );
+        }
+        for draft in std::mem::take(&mut actions.events) {
+            self.tell(draft);
+        }
+        let wait_ms = actions.wake_at_ms.map_or(SLEEP_MS_MAX, |at_ms| at_ms.saturating_sub(now.mono_ms));
+        self.wake_at = Instant::now() + Duration::from_millis(wait_ms.min(SLEEP_MS_MAX));
+        self.show(now.mono_ms, false);
+        actions
+    }
+
+    /// An event of the uplink for the journal.
+    pub(super) fn tell(&mut self, draft: Draft) {
+        if self.events >= EVENTS_AT_ONCE {
+            self.parts.metrics.dropped("uplink_event", Refusal::QueueFull.as_str(), 1);
+            error!(uplink = %self.parts.uplink, "an event of the uplink was dropped: the journal does not take any");
+            return;
+        }
+        self.events += 1;
+        let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
+        self.side.push(
+            async move {
+                if let Err(error) = store.append(vec![draft], Durability::Synced).await {
+                    error!(%uplink, error = %error, "an event of the uplink was not stored");
+                }
+                Done::Told
+            }
+            .boxed(),
+        );
+    }
+
+    /// Somebody else uses this gateway's name or client id.
+    pub(super) fn tell_duplicate(&mut self, now_ms: u64) {
+        if self.duplicate_told_ms.is_some_and(|told_ms| now_ms < told_ms + DUPLICATE_EVENT_MS) {
+            return;
+        }
+        self.duplicate_told_ms = Some(now_ms);
+        let uplink = self.parts.uplink.as_str();
+        let params = [("uplink".to_owned(), Value::Text(uplink.into()))].into();
+        let text = Text {
+            zh: format!("平台 {uplink} 上有另一台设备使用本机身份"),
+            en: format!("another box uses this one's identity at platform {uplink}"),
+        };
+        let draft = gateway_event(&self.now(), "uplink.duplicate_identity", Severity::Critical, params, text);
+        self.tell(draft);
+    }
+
+    /// A command from the platform: judged at this moment, remembered, then done.
+    pub(super) fn take_command(&mut self, command: Command) {
+        let (now, epoch) = (self.now(), self.source.epoch());
+        let uplink = self.parts.uplink.as_str();
+        let known = match commands::judge(&command, epoch, &now) {
+            Ok(known) => known,
+            Err((refusal, result)) => {
+                self.parts.metrics.refused(uplink, refusal);
+                self.answer(&result);
+                return;
+            }
+        };
+        if self.commands >= COMMANDS_AT_ONCE {
+            self.parts.metrics.refused(uplink, Refusal::QueueFull);
+            self.answer(&commands::not_now(&command, epoch, Refusal::QueueFull));
+            return;
+        }
+        self.commands += 1;
+        let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
+        let hash = commands::body_hash(&command);
+        self.side.push(
+            async move {
+                let slot = store.begin_command(&uplink, &command.id, hash).await;
+                Done::Begun { known, command: Box::new(command), slot }
+            }
+            .boxed(),
+        );
+    }
+
+    /// Sends an answer, if there is a connection to send it on; a platform repeats a command until it has one.
+    pub(super) fn answer(&mut self, result: &CommandResult) {
+        let now = self.now();
+        let message = command_result(result, &self.wording.frame(&now));
+        self.engine.say(message);
+    }
+
+    /// Waits for the journal: something asked of it is done, or there are new records (none).
+    pub(super) async fn news(&mut self) -> Result<Option<Done>, JournalError> {
+        tokio::select! {
+            Some(done) = self.side.next() => Ok(Some(done)),
+            changed = self.source.heads_rx.changed() => match changed {
+                Ok(()) => Ok(None),
+                Err(_closed) => Err(JournalError::Closed),
+            },
+        }
+    }
+
+    pub(super) fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Settled { ticket, written } => {
+                self.engine.settled(ticket, written, self.parts.clock.mono_ms());
+            }
+            Done::Told => self.events = self.events.saturating_sub(1),
+            Done::Begun { known, command, slot } => self.command_begun(known, &command, slot),
+            Done::Ended { result } => {
+                self.commands = self.commands.saturating_sub(1);
+                self.answer(&result);
+            }
+        }
+    }
+
+    fn command_begun(&mut self, known: Known, command: &Command, slot: Result<CommandSlot, JournalError>) {
+        let epoch = self.source.epoch();
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(error) => {
+                warn!(uplink = %self.parts.uplink, id = command.id, error = %error, "a command was not taken");
+                self.commands = self.commands.saturating_sub(1);
+                self.answer(&commands::not_now(command, epoch, Refusal::StoreFailed));
+                return;
+            }
+        };
+        if let Some(result) = commands::remembered(command, epoch, &slot) {
+            self.parts.metrics.refused(self.parts.uplink.as_str(), Refusal::Repeated);
+            self.commands = self.commands.saturating_sub(1);
+            self.answer(&result);
+            return;
+        }
+        let (engine, source) = (&mut self.engine, &mut self.source);
+        let result = Box::new(blocking(|| commands::perform(known, command, epoch, engine, source)));
+        let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
+        self.side.push(
+            async move {
+                let text = commands::outcome_text(&result);
+                if let Err(error) = store.end_command(&uplink, &result.id, text).await {
+                    warn!(%uplink, id = result.id, error = %error, "a command's outcome was not stored");
+                }
+                Done::Ended { result }
+            }
+            .boxed(),
+        );
+    }
+
+    /// Writes board and counters.
+    pub(super) fn show(&mut self, now_ms: u64, at_once: bool) {
+        let uplink = self.parts.uplink.as_str();
+        let metrics = &self.parts.metrics;
+        let tally = self.engine.take_tally();
+        for (class, count) in tally.published {
+            metrics.published(uplink, class, count);
+        }
+        for (class, count) in tally.delivered {
+            metrics.delivered(uplink, class, count);
+        }
+        for (class, count) in tally.given_up {
+            metrics.dropped(class.as_str(), "given_up_for_uplink", count);
+            error!(uplink, class = class.as_str(), count, "records were given up; gap records say why");
+        }
+        for (code, count) in tally.refusals {
+            metrics.answered(uplink, code, count);
+        }
+        if !at_once && now_ms < self.board_at_ms {
+            return;
+        }
+        self.board_at_ms = now_ms + BOARD_MS;
+        let pending = self.engine.pending();
+        for (class, status) in &pending {
+            metrics.set_pending(uplink, *class, status.records + status.set_aside);
+        }
+        let trouble = self.engine.trouble().or_else(|| self.trouble.clone());
+        let (connected, conn) = (self.connected, self.conn);
+        self.parts.board.update(|board| {
+            let status = board.uplinks.entry(self.parts.uplink.clone()).or_default();
+            status.pending = pending;
+            status.conn = conn;
+            if connected {
+                if !status.connected {
+                    status.since_mono_ms = now_ms;
+                }
+                status.connected = true;
+                status.trouble = trouble;
+            }
+        });
+    }
+
+    /// The connection is over. Says whether there was one.
+    pub(super) fn lost_connection(&mut self, now_ms: u64) -> bool {
+        self.engine.disconnected(now_ms);
+        self.connected = false;
+        self.trouble = None;
+        std::mem::take(&mut self.was_up)
+    }
+
+    /// Waits without a connection: cursors and gap records are stored, critical records looked for. With `hasten` it ends
+    /// early when one appears.
+    pub(super) async fn idle(&mut self, delay: Duration, hasten: bool, cancel: &CancellationToken) {
+        let until = Instant::now() + delay;
+        let critical_max_s = u64::from(self.parts.config.pacing.reconnect_critical_max_s);
+        let mut until_critical = None;
+        loop {
+            self.step().await;
+            if hasten && self.engine.critical_waits() && until_critical.is_none() {
+                let most_ms = critical_max_s * 1_000;
+                until_critical = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..=most_ms)));
+            }
+            let end = until_critical.map_or(until, |critical| critical.min(until));
+            if Instant::now() >= end {
+                return;
+            }
+            let wake_at = self.wake_at.min(end).max(Instant::now() + Duration::from_millis(1));
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                news = self.news() => match news {
+                    Ok(Some(done)) => self.take_done(done),
+                    Ok(None) => {}
+                    Err(_closed) => return,
+                },
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    /// The last cursors, so that little is sent twice after a restart.
+    pub(super) async fn finish(&mut self) {
+        let cursors = self.engine.cursors();
+        if let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await {
+            warn!(uplink = %self.parts.uplink, error = %error, "the last cursors were not saved; some records will be sent twice");
+        }
+        let now_ms = self.parts.clock.mono_ms();
+        self.show(now_ms, true);
+        self.parts.board.update(|board| {
+            if let Some(status) = board.uplinks.get_mut(&self.parts.uplink) {
+                status.connected = false;
+                status.trouble = None;
+            }
+        });
+    }
+}
