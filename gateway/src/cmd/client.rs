@@ -2,7 +2,7 @@
 //! broker. Where the secrets lie is the configuration's to say, and the caller's to read.
 
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -42,55 +42,50 @@ fn client_name(text: &str) -> Result<ClientName, NameError> {
     ClientName::new(text)
 }
 
+/// Where a password comes from, where a made secret goes, and where a person is told the rest.
+#[expect(missing_debug_implementations, reason = "streams have nothing to show")]
+pub struct Streams<'a> {
+    pub input: &'a mut dyn BufRead,
+    pub out: &'a mut dyn Write,
+    pub notes: &'a mut dyn Write,
+}
+
 impl ClientArgs {
-    /// Writes the secret into `secrets_dir` and tells on `out` what to do with it.
+    /// Writes the secret's digest into `secrets_dir`. A made secret goes to `streams.out`, alone on its line, so that a
+    /// script can take it; what a person should know goes to `streams.notes`.
     ///
     /// # Errors
     /// The password is too short, the file exists already (`add`) or not (`passwd`), or cannot be written.
-    pub fn run(
-        &self,
-        secrets_dir: &Path,
-        input: &mut dyn BufRead,
-        out: &mut dyn Write,
-    ) -> anyhow::Result<()> {
+    pub fn run(&self, secrets_dir: &Path, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         match &self.command {
-            ClientCommand::Add(args) => add(args, &path(secrets_dir, args), input, out),
-            ClientCommand::Passwd(args) => passwd(args, &path(secrets_dir, args), input, out),
+            ClientCommand::Add(args) => add(args, &secrets_dir.join(args.name.as_str()), streams),
+            ClientCommand::Passwd(args) => passwd(args, &secrets_dir.join(args.name.as_str()), streams),
         }
     }
 }
 
-fn path(secrets_dir: &Path, args: &SecretArgs) -> PathBuf {
-    secrets_dir.join(args.name.as_str())
-}
-
-fn add(args: &SecretArgs, path: &Path, input: &mut dyn BufRead, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (shown, secret) = make(args, input)?;
+fn add(args: &SecretArgs, path: &Path, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+    let (shown, secret) = make(args, streams.input)?;
     write_secret(path, &secret, false)?;
+    tell(streams, args, shown.as_deref())?;
     let name = &args.name;
-    tell(out, args, shown.as_deref())?;
-    writeln!(out, "\nIf the configuration does not have it yet, add:\n\n  [clients.{name}]")?;
     writeln!(
-        out,
-        "  # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\""
+        streams.notes,
+        "If the configuration does not have it yet, add:\n\n  [clients.{name}]\n  \
+         # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\"\n  \
+         # client_id = \"{name}\"  # the MQTT client id that it must use"
     )?;
-    writeln!(out, "  # client_id = \"{name}\"  # the MQTT client id that it must use")?;
     Ok(())
 }
 
-fn passwd(
-    args: &SecretArgs,
-    path: &Path,
-    input: &mut dyn BufRead,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+fn passwd(args: &SecretArgs, path: &Path, streams: &mut Streams<'_>) -> anyhow::Result<()> {
     // A typing error would otherwise make a secret that no client has.
     if !path.exists() {
         bail!("there is no client {}; make it with `gatehouse client add {}`", args.name, args.name);
     }
-    let (shown, secret) = make(args, input)?;
+    let (shown, secret) = make(args, streams.input)?;
     write_secret(path, &secret, true)?;
-    tell(out, args, shown.as_deref())
+    tell(streams, args, shown.as_deref())
 }
 
 /// The secret, and its text if it was made here.
@@ -104,11 +99,17 @@ fn make(args: &SecretArgs, input: &mut dyn BufRead) -> anyhow::Result<(Option<St
     Ok((None, Secret::of_password(line.trim_end_matches(['\r', '\n']))?))
 }
 
-fn tell(out: &mut dyn Write, args: &SecretArgs, shown: Option<&str>) -> anyhow::Result<()> {
-    writeln!(out, "user name  {}", args.name)?;
+fn tell(streams: &mut Streams<'_>, args: &SecretArgs, shown: Option<&str>) -> anyhow::Result<()> {
     match shown {
-        Some(text) => writeln!(out, "password   {text}\n\nThis is shown once and kept only as a digest.")?,
-        None => writeln!(out, "password   as given")?,
+        Some(text) => {
+            writeln!(
+                streams.notes,
+                "the password of user {}, shown once and kept only as a digest:",
+                args.name
+            )?;
+            writeln!(streams.out, "{text}")?;
+        }
+        None => writeln!(streams.notes, "user {} has the password that was given", args.name)?,
     }
     Ok(())
 }
@@ -126,9 +127,10 @@ mod tests {
 
     fn run(directory: &Path, words: &[&str], input: &str) -> anyhow::Result<String> {
         let line = Line::try_parse_from([&["client"], words].concat())?;
-        let mut out = Vec::new();
-        line.client.run(directory, &mut input.as_bytes(), &mut out)?;
-        Ok(String::from_utf8(out).unwrap())
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let mut streams = Streams { input: &mut input.as_bytes(), out: &mut out, notes: &mut notes };
+        line.client.run(directory, &mut streams)?;
+        Ok(String::from_utf8([out, notes].concat()).unwrap())
     }
 
     fn secret(directory: &Path) -> Secret {
@@ -136,7 +138,7 @@ mod tests {
     }
 
     fn shown(said: &str) -> &str {
-        said.lines().find_map(|line| line.strip_prefix("password   ")).unwrap()
+        said.lines().next().unwrap()
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub(super) fn init(default: &str) {
     let result = if let Some(journald) = journald {
         registry.with(journald).try_init()
     } else if std::io::stderr().is_terminal() {
-        registry.with(tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
+        registry
+            .with(tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr))
+            .try_init()
     } else {
         registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
     };

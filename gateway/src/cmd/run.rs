@@ -13,8 +13,8 @@ use super::ConfigArg;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
-use crate::model::journal::NoFold;
 use crate::model::ids::{BusName, UplinkName};
+use crate::model::journal::NoFold;
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
 use crate::rt::board::Board;
@@ -135,14 +135,16 @@ impl Daemon {
         self.supervisor.stop(Stage::South, SOUTH_GRACE).await;
         self.supervisor.stop(Stage::North, NORTH_GRACE).await;
         self.supervisor.stop(Stage::House, HOUSE_GRACE).await;
-        let closed = timeout(STORE_GRACE, self.store.close()).await.context("the journal did not close in time")?;
+        let closed =
+            timeout(STORE_GRACE, self.store.close()).await.context("the journal did not close in time")?;
         closed.context("the journal could not be closed")
     }
 }
 
 fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
     let dir = &loaded.settings.gateway.data_dir;
-    std::fs::create_dir_all(dir).with_context(|| format!("the data directory {} could not be made", dir.display()))?;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("the data directory {} could not be made", dir.display()))?;
     let options = store::Options {
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),

@@ -37,12 +37,14 @@ async fn healthz(State(reporter): State<Reporter>) -> impl IntoResponse {
 }
 
 /// Serves until cancelled.
-pub async fn serve(address: SocketAddr, reporter: Reporter, cancel: CancellationToken) -> Result<(), HttpError> {
+pub async fn serve(
+    address: SocketAddr,
+    reporter: Reporter,
+    cancel: CancellationToken,
+) -> Result<(), HttpError> {
     let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Bind(address, source))?;
-    let pages = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(healthz))
-        .with_state(reporter);
+    let pages =
+        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).with_state(reporter);
     axum::serve(listener, pages)
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await

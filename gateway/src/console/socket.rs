@@ -97,7 +97,8 @@ async fn exchange(stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
 /// Asks the daemon behind `path`.
 pub async fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
     let at = || path.to_owned();
-    let stream = UnixStream::connect(path).await.map_err(|source| AskError::Connect { path: at(), source })?;
+    let stream =
+        UnixStream::connect(path).await.map_err(|source| AskError::Connect { path: at(), source })?;
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut text = serde_json::to_vec(question)?;
@@ -143,7 +144,9 @@ mod tests {
             while UnixStream::connect(&path).await.is_err() {
                 tokio::task::yield_now().await;
             }
-            let Answer::Status(status) = ask(&path, &Question::Status).await.unwrap() else { panic!("no status") };
+            let Answer::Status(status) = ask(&path, &Question::Status).await.unwrap() else {
+                panic!("no status")
+            };
             assert_eq!(status.gateway.as_str(), "gate-1");
             assert!(status.text().contains("gate-1"));
 

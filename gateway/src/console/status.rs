@@ -61,7 +61,9 @@ impl Reporter {
 fn ills(board: &Snapshot) -> Vec<String> {
     let store = board.store.trouble.iter().map(|trouble| format!("journal: {trouble}"));
     let units = board.units.iter().filter_map(|(name, state)| match state {
-        UnitState::BackingOff { error, .. } if !name.starts_with("uplink ") => Some(format!("{name}: {error}")),
+        UnitState::BackingOff { error, .. } if !name.starts_with("uplink ") => {
+            Some(format!("{name}: {error}"))
+        }
         _ => None,
     });
     store.chain(units).collect()
@@ -113,7 +115,13 @@ impl Status {
         writeln!(out, "\nbuses 总线")?;
         for (name, bus) in &self.board.buses {
             let clients: Vec<&str> = bus.clients.iter().map(String::as_str).collect();
-            writeln!(out, "  {name}  {}  {}  connected: {}", bus.kind, bus.at.join(", "), clients.join(", "))?;
+            writeln!(
+                out,
+                "  {name}  {}  {}  connected: {}",
+                bus.kind,
+                bus.at.join(", "),
+                clients.join(", ")
+            )?;
         }
         Ok(())
     }

@@ -89,7 +89,9 @@ async fn account(
 async fn say(client: &AsyncClient, topic: &str, payload: &str) -> bool {
     loop {
         let options = PublishOptions::new(QoS::AtLeastOnce);
-        let Ok(notice) = client.publish_tracked(topic, payload.to_owned(), options).await else { return false };
+        let Ok(notice) = client.publish_tracked(topic, payload.to_owned(), options).await else {
+            return false;
+        };
         match notice.wait_async().await {
             Ok(PublishResult::Qos1(ack)) => return (ack.reason as u8) < 0x80,
             Ok(_) => return false,
@@ -104,14 +106,18 @@ fn payload(profile: &str, turn: u64, rng: &mut fastrand::Rng) -> Value {
     let battery = rng.u8(80..=100);
     let odd = turn % 2 == 1;
     match profile {
-        "z2m-button-sos" => json!({"sos": odd, "tamper": false, "battery": battery, "linkquality": linkquality}),
+        "z2m-button-sos" => {
+            json!({"sos": odd, "tamper": false, "battery": battery, "linkquality": linkquality})
+        }
         "z2m-button-action" => json!({"action": "emergency", "battery": battery, "linkquality": linkquality}),
         "z2m-contact" => json!({"contact": odd, "tamper": false, "battery_low": false, "battery": battery}),
         "z2m-smoke" => json!({"smoke": rng.u8(..) < 8, "tamper": false, "battery": battery}),
         "z2m-water-leak" => json!({"water_leak": rng.u8(..) < 8, "battery_low": false, "battery": battery}),
         "z2m-motion" => json!({"occupancy": odd, "battery": battery, "linkquality": linkquality}),
         "z2m-vibration" => json!({"vibration": odd, "battery": battery, "linkquality": linkquality}),
-        "z2m-lock" => json!({"state": if odd { "UNLOCK" } else { "LOCK" }, "action": if odd { "unlock" } else { "lock" }}),
+        "z2m-lock" => {
+            json!({"state": if odd { "UNLOCK" } else { "LOCK" }, "action": if odd { "unlock" } else { "lock" }})
+        }
         _ => json!({"temperature": 20.0 + f64::from(rng.u8(..50)) / 10.0, "humidity": rng.u8(30..70)}),
     }
 }

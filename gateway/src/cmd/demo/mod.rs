@@ -50,11 +50,13 @@ pub struct Args {
 
 /// `30s`, `5m` or a plain number of seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit) = match text.strip_suffix('s').map(|d| (d, 1)).or(text.strip_suffix('m').map(|d| (d, 60))) {
-        Some(split) => split,
-        None => (text, 1),
-    };
-    let count: u64 = digits.parse().map_err(|_not_a_number| format!("{text:?} is no time such as 30s or 5m"))?;
+    let (digits, unit) =
+        match text.strip_suffix('s').map(|d| (d, 1)).or(text.strip_suffix('m').map(|d| (d, 60))) {
+            Some(split) => split,
+            None => (text, 1),
+        };
+    let count: u64 =
+        digits.parse().map_err(|_not_a_number| format!("{text:?} is no time such as 30s or 5m"))?;
     Ok(Duration::from_secs(count.saturating_mul(unit)))
 }
 
@@ -96,7 +98,8 @@ struct Folder {
 impl Folder {
     fn make() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("gatehouse-demo-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("the demo's folder {} could not be made", path.display()))?;
+        fs::create_dir(&path)
+            .with_context(|| format!("the demo's folder {} could not be made", path.display()))?;
         Ok(Self { path })
     }
 }
@@ -116,8 +119,12 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
     let (loaded, accounts, port) = prepare(folder, &cable)?;
     let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
     let view = View::open(platform.address, &root.unwrap_or_default()).await?;
-    println!("compound 小区: {} devices, {} accounts; gateway on 127.0.0.1:{port}; platform on {}",
-        loaded.settings.devices.len(), accounts.len(), platform.address);
+    println!(
+        "compound 小区: {} devices, {} accounts; gateway on 127.0.0.1:{port}; platform on {}",
+        loaded.settings.devices.len(),
+        accounts.len(),
+        platform.address
+    );
     let mut daemon = Daemon::start(loaded).await?;
     daemon.ready().await;
     let hush = CancellationToken::new();
@@ -148,17 +155,22 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
 }
 
 /// Writes configuration and secrets, and puts this run's ports in.
-fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<(Loaded, BTreeMap<ClientName, (String, Vec<Talker>)>, u16)> {
+fn prepare(
+    folder: &Path,
+    cable: &Cable,
+) -> anyhow::Result<(Loaded, BTreeMap<ClientName, (String, Vec<Talker>)>, u16)> {
     let secrets = folder.join("secrets");
     fs::create_dir(&secrets)?;
     fs::write(folder.join("gatehouse.toml"), CONFIG)?;
     // Names of the accounts are needed to make their secrets, which `load` wants to see.
     let table: toml::Table = CONFIG.parse().context("the demo's configuration is no TOML")?;
-    let names = table.get("clients").and_then(toml::Value::as_table).map(|t| t.keys().cloned().collect::<Vec<_>>());
+    let names =
+        table.get("clients").and_then(toml::Value::as_table).map(|t| t.keys().cloned().collect::<Vec<_>>());
     let mut keys = BTreeMap::new();
     for name in names.unwrap_or_default() {
         let secret = format!("{:032x}", fastrand::u128(..));
-        let hash: String = Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String =
+            Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let file = secrets.join(&name);
         fs::write(&file, format!("sha256:{hash}\n"))?;
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -179,16 +191,20 @@ fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<(Loaded, BTreeMap<Cli
     Ok((loaded, accounts, port))
 }
 
-fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<ClientName, (String, Vec<Talker>)> {
+fn accounts(
+    loaded: &Loaded,
+    keys: BTreeMap<ClientName, String>,
+) -> BTreeMap<ClientName, (String, Vec<Talker>)> {
     let mut accounts = BTreeMap::new();
     for (name, secret) in keys {
         let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
         let base = base.unwrap_or_else(|| name.to_string());
-        let talkers = loaded.settings.devices.values().filter(|device| device.client == name).filter_map(|device| {
-            let template = loaded.profiles.get(&device.profile)?.mqtt.topic.clone();
-            let topic = template.replace("{base}", &base).replace("{address}", &device.address);
-            Some(Talker { topic, profile: device.profile.to_string() })
-        });
+        let talkers =
+            loaded.settings.devices.values().filter(|device| device.client == name).filter_map(|device| {
+                let template = loaded.profiles.get(&device.profile)?.mqtt.topic.clone();
+                let topic = template.replace("{base}", &base).replace("{address}", &device.address);
+                Some(Talker { topic, profile: device.profile.to_string() })
+            });
         accounts.insert(name.clone(), (secret, talkers.collect()));
     }
     accounts
@@ -200,7 +216,12 @@ fn free_port() -> std::io::Result<u16> {
 
 /// Shows what arrives, cuts and mends, until the time is over or Ctrl-C.
 #[expect(clippy::print_stdout, reason = "the command's output")]
-async fn watch(view: &View, cable: &Cable, daemon: &Daemon, runs_for: Option<Duration>) -> anyhow::Result<()> {
+async fn watch(
+    view: &View,
+    cable: &Cable,
+    daemon: &Daemon,
+    runs_for: Option<Duration>,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     let (mut next_sum, mut was_cut) = (began + SUM_EVERY, false);
     let interrupt = tokio::signal::ctrl_c();
@@ -233,8 +254,12 @@ async fn watch(view: &View, cable: &Cable, daemon: &Daemon, runs_for: Option<Dur
 
 fn progress(view: &View, daemon: &Daemon) -> String {
     let board = daemon.board().snapshot();
-    let waiting: u64 =
-        board.uplinks.values().flat_map(|uplink| uplink.pending.values()).map(|pending| pending.records).sum();
+    let waiting: u64 = board
+        .uplinks
+        .values()
+        .flat_map(|uplink| uplink.pending.values())
+        .map(|pending| pending.records)
+        .sum();
     let connected = board.uplinks.values().all(|uplink| uplink.connected);
     let received = view.received();
     format!(

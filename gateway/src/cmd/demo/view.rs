@@ -51,7 +51,10 @@ impl Received {
             let online = data["online"].as_bool().unwrap_or(false);
             if self.state.is_none_or(|(highest, _)| conn >= highest) {
                 self.state = Some((conn, online));
-                self.lines.push(format!("  state      connection {conn}, {}", if online { "online" } else { "offline" }));
+                self.lines.push(format!(
+                    "  state      connection {conn}, {}",
+                    if online { "online" } else { "offline" }
+                ));
             }
             return;
         }
@@ -80,7 +83,8 @@ fn line(message: &Value, replay: bool) -> String {
     let mut line = if replay { "  backlog    ".to_owned() } else { "  live       ".to_owned() };
     let severity = data["severity"].as_str().unwrap_or("-");
     // Writing to a String cannot fail.
-    write!(line, "{:<8} {:<22} {:<20}", severity, text(&data["device"]["id"]), text(&data["name"])).unwrap_or_default();
+    write!(line, "{:<8} {:<22} {:<20}", severity, text(&data["device"]["id"]), text(&data["name"]))
+        .unwrap_or_default();
     if let Some(words) = data["text"].as_object() {
         write!(line, " {} {}", text(&words["zh"]), text(&words["en"])).unwrap_or_default();
     }

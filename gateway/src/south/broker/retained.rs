@@ -45,7 +45,10 @@ impl Retained {
 impl std::fmt::Debug for Retained {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kept = self.kept();
-        out.debug_struct("Retained").field("topics", &kept.messages.len()).field("bytes", &kept.bytes).finish()
+        out.debug_struct("Retained")
+            .field("topics", &kept.messages.len())
+            .field("bytes", &kept.bytes)
+            .finish()
     }
 }
 
