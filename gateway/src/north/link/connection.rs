@@ -193,9 +193,13 @@ impl Connection<'_> {
         };
         let session = self.session(&connack);
         let state_readable = self.subscribe().await?;
-        if state_readable {
+        let own = self.shell.wording.topics.state();
+        // A broker may send what it retained before the SUBACK, or so soon after that both are read at once.
+        let early = self.early.iter().position(|publish| publish.topic.as_ref() == own.as_bytes());
+        if let Some(publish) = early.map(|index| self.early.remove(index)) {
+            self.meet_retained(&publish.payload, session.conn).await?;
+        } else if state_readable {
             let until = Instant::now() + RETAINED_WAIT;
-            let own = self.shell.wording.topics.state();
             while let Some(packet) = self.packet(until, "the retained state").await? {
                 let Packet::Publish(publish) = packet else { continue };
                 if publish.topic.as_ref() == own.as_bytes() {
