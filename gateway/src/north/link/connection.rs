@@ -279,7 +279,11 @@ impl Connection<'_> {
     /// A retained state of our own epoch with a connection that we have not had yet: this journal is a copy.
     async fn meet_retained(&mut self, payload: &[u8], conn: u64) -> Result<(), LinkError> {
         let Some(seen) = Seen::parse(payload) else { return Ok(()) };
-        if seen.epoch != self.epoch || seen.conn < conn {
+        if seen.epoch != self.epoch {
+            self.shell.meet_foreign(self.epoch);
+            return Ok(());
+        }
+        if seen.conn < conn {
             return Ok(());
         }
         let parts = &self.shell.parts;
@@ -298,6 +302,7 @@ impl Connection<'_> {
         shell.was_up = true;
         let now_ms = shell.parts.clock.mono_ms();
         shell.engine.connected(session, now_ms);
+        shell.spoke_as = Some(session.epoch);
         shell.show(now_ms, true);
         for publish in std::mem::take(&mut self.early) {
             self.hear(&publish);
