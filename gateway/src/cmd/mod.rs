@@ -53,7 +53,7 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArg {
     /// Configuration: a TOML file, or a directory whose *.toml files belong together.
-    #[arg(long, short, value_name = "PATH", default_value = CONFIG_PATH)]
+    #[arg(long, short, global = true, value_name = "PATH", default_value = CONFIG_PATH)]
     pub config: PathBuf,
 }
 
