@@ -46,6 +46,8 @@ pub struct Core {
     witness: Witness,
     tally: Tally,
     suspected: bool,
+    /// The last commit failed, and it is not known yet what it has left.
+    doubtful: bool,
     _lock: Lock,
 }
 
@@ -93,16 +95,21 @@ impl Core {
             witness: ground.witness,
             tally: Tally::default(),
             suspected: witness::suspicion(dir) > 0,
+            doubtful: false,
             _lock: lock,
         };
         Ok((core, opened))
     }
 
-    /// Does all ops in one transaction, in order. On return they are on disk; after an error none of them happened.
+    /// Does all ops in one transaction, in order. On return they are on disk. After an error none of them happened;
+    /// or, if it struck COMMIT at its very end, all of them, unanswered, and the fold has seen them.
     ///
     /// An error that [is damage](StoreError::is_damage) is final for this process: the next one looks at the file
     /// closely. After any other, the same core can be used again.
     pub fn commit(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
+        if self.doubtful {
+            self.resync()?;
+        }
         let now = self.clock.now();
         match self.transact(ops, &now) {
             Ok(outcome) => {
@@ -117,6 +124,7 @@ impl Core {
             Err(source) => {
                 self.fold.rollback();
                 let error = sql("write", &self.path)(source);
+                self.doubtful = true;
                 if error.is_damage()
                     && let Err(failed) = witness::raise_suspicion(&self.dir)
                 {
@@ -170,7 +178,16 @@ impl Core {
     /// shown to the fold, whose answers to it stand in the file already.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         // The new connection comes first, so that the file is never without one and its WAL is not recovered between.
-        self.conn = schema::open_writer(&self.path, self.synchronous)?;
+        (self.conn, _) = schema::open_writer(&self.path, self.synchronous)?;
+        self.resync()
+    }
+
+    /// Finds out what a failed commit has left.
+    fn resync(&mut self) -> Result<(), StoreError> {
+        if !self.conn.is_autocommit() {
+            // A BEGIN or ROLLBACK that failed half-way left its transaction open.
+            self.conn.execute_batch("ROLLBACK").map_err(sql("write", &self.path))?;
+        }
         let (mut state, rings) = open::load(&self.conn, &self.path)?;
         let (found, known) = (state.heads, self.state.heads);
         if found.pos < known.pos || Class::ALL.iter().any(|class| found.last[*class] < known.last[*class]) {
@@ -184,6 +201,7 @@ impl Core {
         state.opened = self.state.opened;
         self.state = state;
         self.rings = rings;
+        self.doubtful = false;
         Ok(())
     }
 
@@ -215,7 +233,7 @@ impl Core {
         Ok(())
     }
 
-    /// What is stored.
+    /// What is stored, as far as it was answered.
     pub const fn heads(&self) -> Heads {
         self.state.heads
     }
@@ -233,6 +251,12 @@ impl Core {
     /// A connection of its own that only reads.
     pub fn reader(&self) -> Result<Reader, StoreError> {
         Reader::open(&self.dir)
+    }
+
+    /// For faults and images in tests.
+    #[cfg(test)]
+    pub(super) const fn conn(&mut self) -> &mut Connection {
+        &mut self.conn
     }
 
     /// [`Op::Append`] alone.

@@ -70,13 +70,8 @@ impl Touched {
         key: &str,
     ) -> rusqlite::Result<bool> {
         let key = hash(key);
-        let ring = match self.0.get_mut(device) {
-            Some(ring) => ring,
-            None => {
-                let ring = rings.0.get(device).cloned().unwrap_or_default();
-                self.0.entry(device.clone()).or_insert(ring)
-            }
-        };
+        let ring =
+            self.0.entry(device.clone()).or_insert_with(|| rings.0.get(device).cloned().unwrap_or_default());
         if ring.keys.contains(&key) {
             return Ok(false);
         }

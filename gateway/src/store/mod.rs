@@ -2,8 +2,8 @@
 //! the uplinks and the ids of commands. Must not know protocols.
 //!
 //! [`Core`] is the journal itself, synchronous and without threads. [`Store`] puts it on a thread of its own and is
-//! what the daemon shares; [`Reader`] reads beside it. Limits: JOURNAL_QUEUE_MAX ops wait, COMMIT_RECORDS_MAX records
-//! are in one commit, a body has RECORD_BODY_BYTES_MAX bytes.
+//! what the daemon shares; [`Reader`] reads beside it. Limits: `JOURNAL_QUEUE_MAX` ops wait,
+//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes.
 
 mod core;
 mod dedup;
@@ -21,7 +21,7 @@ mod witness;
 mod writer;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -87,8 +87,13 @@ impl Store {
     /// Fails if another process holds the directory, if a newer version made the file, or if the disk refuses.
     /// Damage is no failure: see [`How::Reset`].
     pub fn open(dir: &Path, options: Options, fold: Box<dyn Fold>) -> Result<(Self, Opened), StoreError> {
-        let Options { clock, metrics, board, synchronous } = options;
-        let (core, opened) = Core::open(dir, synchronous, clock.clone(), fold)?;
+        let (core, opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold)?;
+        Ok((Self::start(dir, core, options)?, opened))
+    }
+
+    /// Starts the writer on an open journal.
+    fn start(dir: &Path, core: Core, options: Options) -> Result<Self, StoreError> {
+        let Options { clock, metrics, board, .. } = options;
         let (messages_tx, messages_rx) = mpsc::channel(JOURNAL_QUEUE_MAX);
         let (heads_tx, heads_rx) = watch::channel(core.heads());
         let (life_tx, life_rx) = watch::channel(Life::Running);
@@ -108,7 +113,7 @@ impl Store {
             thread: Mutex::new(Some(thread)),
             metrics,
         };
-        Ok((Self { shared: Arc::new(shared) }, opened))
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What is stored, told anew after each commit, before the commit's appends return.
@@ -143,6 +148,10 @@ impl Store {
     }
 
     /// Stores where an uplink stands, within a second. `Full`: not this time; the caller will save again.
+    #[expect(
+        clippy::unused_async,
+        reason = "all calls of the uplink have one shape, and this one may come to wait"
+    )]
     pub async fn save_cursors(&self, uplink: &UplinkName, cursors: Cursors) -> Result<(), JournalError> {
         self.try_send(Op::SaveCursors { uplink: uplink.clone(), cursors })
     }

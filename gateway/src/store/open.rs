@@ -107,10 +107,9 @@ impl Site<'_> {
         suspected: bool,
     ) -> Result<Option<(Ground, How)>, StoreError> {
         let path = self.path();
-        let conn = schema::open_writer(&path, self.synchronous)?;
-        if schema::migrate(&conn, &path)? == Content::Empty {
-            return Ok(None);
-        }
+        let (conn, content) = schema::open_writer(&path, self.synchronous)?;
+        let Content::Journal { version } = content else { return Ok(None) };
+        schema::step_up(&conn, version).map_err(sql("migrate", &path))?;
         let bytes =
             std::fs::metadata(&path).map_err(|error| StoreError::file("look at", &path, error))?.len();
         if suspected || bytes <= CHECKED_BYTES_MAX {
@@ -204,7 +203,7 @@ impl Site<'_> {
         reset: Option<(String, Option<PathBuf>)>,
     ) -> Result<(Ground, How), StoreError> {
         let path = self.path();
-        let conn = schema::open_writer(&path, self.synchronous)?;
+        let (conn, _empty) = schema::open_writer(&path, self.synchronous)?;
         let floor = witness.map_or(0, |witness| witness.conn);
         let state = self.create(&conn, fold, floor, reset.as_ref()).map_err(sql("begin", &path))?;
         witness::sync_dir(self.dir)?;

@@ -188,9 +188,8 @@ impl Reader {
     ) -> Result<T, StoreError> {
         let run = || {
             let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Deferred)?;
-            let value = query(&tx)?;
-            tx.commit()?;
-            Ok(value)
+            // Dropping it rolls back: after a broken page COMMIT would fail, and there is nothing to commit.
+            query(&tx)
         };
         run().map_err(sql("read", &self.path))
     }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, named_params};
 
 use crate::model::ids::{BootId, Epoch, Pos, Seq};
 use crate::model::limits::RECORD_BODY_BYTES_MAX;
-use crate::model::record::{Alarm, Body, Class, Draft, Record, Severity, Value};
+use crate::model::record::{Alarm, Body, Category, Class, Draft, Record, Severity, Value};
 use crate::model::stamp::{ClockTrust, Stamp};
 
 use super::heads::PerClass;
@@ -106,7 +106,7 @@ pub(super) fn insert(
         ":wall_ms": draft.at.wall_ms,
         ":trust": trust_code(draft.at.trust),
         ":test": i64::from(draft.test),
-        ":category": draft.body.category().map(|category| category.as_str()),
+        ":category": draft.body.category().map(Category::as_str),
         ":severity": severity(&draft.body).map(rank),
         ":device": draft.body.device().map(|device| device.id.as_str()),
         ":body": json,

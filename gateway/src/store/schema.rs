@@ -13,11 +13,14 @@ pub(super) const APPLICATION_ID: i64 = 0x4774_4873;
 /// What a new file is made from.
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// How many migrations there are.
+const STEPS: u8 = 1;
+
 /// Step `n` leads from version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_begin.sql")];
+const MIGRATIONS: [&str; STEPS as usize] = [include_str!("migrations/0001_begin.sql")];
 
 /// The version of [`SCHEMA`].
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = STEPS as i64;
 
 /// Size of a page: one sector of flash, and what a single record's commit writes.
 pub(super) const PAGE_BYTES: u64 = 4_096;
@@ -68,13 +71,17 @@ impl Synchronous {
 pub(super) enum Content {
     /// No table: it was just made, or its making was interrupted.
     Empty,
-    /// A journal of this version.
-    Journal,
+    /// A journal of this version or an older one.
+    Journal { version: i64 },
 }
 
-/// The writer's connection. Creates the file if need be, and no table.
-pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Connection, StoreError> {
-    let open = || {
+/// The writer's connection, and what it found. Creates the file if need be, and no table. A file that is not ours is
+/// refused before a byte of it is changed.
+pub(super) fn open_writer(
+    path: &Path,
+    synchronous: Synchronous,
+) -> Result<(Connection, Content), StoreError> {
+    let connect = || {
         let conn = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -82,20 +89,28 @@ pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conne
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         conn.busy_timeout(BUSY)?;
-        // The first two only take effect in a file without pages, and must precede the change to WAL, which makes one.
+        conn.set_prepared_statement_cache_capacity(64);
+        Ok(conn)
+    };
+    let conn = connect().map_err(sql("open", path))?;
+    let content = identify(&conn, path)?;
+    let settle = || {
+        if pragma(&conn, "page_count")? == 0 {
+            // Both are fixed by the first page, which the change to WAL makes.
+            conn.execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;"
+            ))?;
+        }
         conn.execute_batch(&format!(
-            "PRAGMA page_size = {PAGE_BYTES};
-             PRAGMA auto_vacuum = INCREMENTAL;
-             PRAGMA journal_mode = WAL;
+            "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = {};
              PRAGMA journal_size_limit = {WAL_KEPT_BYTES};
              PRAGMA cell_size_check = ON;",
             synchronous.pragma()
-        ))?;
-        conn.set_prepared_statement_cache_capacity(64);
-        Ok(conn)
+        ))
     };
-    open().map_err(sql("open", path))
+    settle().map_err(sql("open", path))?;
+    Ok((conn, content))
 }
 
 /// A connection that only reads, also while the writer writes, also from another process.
@@ -120,8 +135,7 @@ pub(super) fn version(conn: &Connection, path: &Path) -> Result<i64, StoreError>
     Ok(found)
 }
 
-/// Looks at the file and brings an older schema up to date. Each step is a transaction.
-pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<Content, StoreError> {
+fn identify(conn: &Connection, path: &Path) -> Result<Content, StoreError> {
     let found = version(conn, path)?;
     let tables: i64 = conn
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
@@ -133,8 +147,7 @@ pub(super) fn migrate(conn: &Connection, path: &Path) -> Result<Content, StoreEr
     if id != APPLICATION_ID || found == 0 {
         return Err(StoreError::damaged(path, "it is some other SQLite file"));
     }
-    step_up(conn, found).map_err(sql("migrate", path))?;
-    Ok(Content::Journal)
+    Ok(Content::Journal { version: found })
 }
 
 /// Runs the migrations from version `from` on.

@@ -1,1 +1,176 @@
+//! What tests of the journal need: drafts of each kind, a journal in a directory of its own, images as a crash leaves
+//! them.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+
+use crate::model::ids::{DeviceId, Pos, UplinkName};
+use crate::model::journal::{Fold, NoFold};
+use crate::model::record::{
+    Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry,
+    Value,
+};
+use crate::rt::clock::{Clock, ManualClock, SharedClock};
+
+use super::{Core, Opened, Read, Reader, StoreError, Synchronous};
+
+pub(crate) fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new())
+}
+
+pub(crate) fn uplink(name: &str) -> UplinkName {
+    UplinkName::new(name).unwrap()
+}
+
+pub(crate) fn device(id: &str) -> DeviceRef {
+    DeviceRef { id: DeviceId::new(id).unwrap(), kind: "button".to_owned(), profile: None, bus: None }
+}
+
+/// An event of `device` that carries `n`.
+pub(crate) fn event(clock: &ManualClock, id: &str, n: i64, severity: Option<Severity>) -> Draft {
+    let event = Event {
+        device: device(id),
+        place: crate::model::place::Place::default(),
+        category: Category::Emergency,
+        name: "button.pressed".to_owned(),
+        severity,
+        params: BTreeMap::from([("n".to_owned(), Value::Int(n))]),
+        text: None,
+    };
+    Draft { at: clock.now(), test: false, dedup: None, body: Body::Event(Box::new(event)) }
+}
+
+/// The same with a key by which repetitions are known.
+pub(crate) fn keyed(clock: &ManualClock, id: &str, key: &str) -> Draft {
+    Draft { dedup: Some(key.to_owned()), ..event(clock, id, 0, None) }
+}
+
+pub(crate) fn telemetry(clock: &ManualClock, id: &str, n: i64) -> Draft {
+    let sample = Sample {
+        point: crate::model::ids::PointName::new("temperature").unwrap(),
+        value: Value::Int(n),
+        quality: crate::model::record::Quality::Good,
+        unit: Some("°C".to_owned()),
+    };
+    let telemetry =
+        Telemetry { device: device(id), place: crate::model::place::Place::default(), samples: vec![sample] };
+    Draft { at: clock.now(), test: false, dedup: None, body: Body::Telemetry(telemetry) }
+}
+
+/// The alarm that an event raises.
+pub(crate) fn alarm(cause: &Record) -> Option<Draft> {
+    let Body::Event(raised) = &cause.body else { return None };
+    let alarm = Alarm {
+        alarm: cause.id(),
+        rev: 1,
+        state: AlarmState::Unacknowledged,
+        raised: raised.as_ref().clone(),
+        latched: false,
+        volatile: false,
+    };
+    Some(Draft { at: cause.at.clone(), test: false, dedup: None, body: Body::Alarm(Box::new(alarm)) })
+}
+
+/// A fold that raises an alarm for each critical event, and remembers what it was shown.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Alarms {
+    pub(crate) seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) committed: Vec<Pos>,
+    pub(crate) pending: Vec<Pos>,
+    pub(crate) rolled_back: usize,
+}
+
+pub(crate) fn raises(body: &Body) -> bool {
+    matches!(body, Body::Event(event) if event.severity == Some(Severity::Critical))
+}
+
+impl Fold for Alarms {
+    fn apply(&mut self, record: &Record) -> Vec<Draft> {
+        self.seen.lock().unwrap().pending.push(record.pos);
+        if raises(&record.body) { alarm(record).into_iter().collect() } else { Vec::new() }
+    }
+
+    fn commit(&mut self) {
+        let mut seen = self.seen.lock().unwrap();
+        let pending = std::mem::take(&mut seen.pending);
+        seen.committed.extend(pending);
+    }
+
+    fn rollback(&mut self) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.pending.clear();
+        seen.rolled_back += 1;
+    }
+}
+
+/// Opens the journal in `dir` on the machine `m1`, without rules.
+pub(crate) fn open(dir: &Path, clock: &Arc<ManualClock>) -> Result<(Core, Opened), StoreError> {
+    open_on(dir, clock, "m1")
+}
+
+pub(crate) fn open_on(
+    dir: &Path,
+    clock: &Arc<ManualClock>,
+    machine: &str,
+) -> Result<(Core, Opened), StoreError> {
+    open_with(dir, clock, machine, Box::new(NoFold))
+}
+
+pub(crate) fn open_with(
+    dir: &Path,
+    clock: &Arc<ManualClock>,
+    machine: &str,
+    fold: Box<dyn Fold>,
+) -> Result<(Core, Opened), StoreError> {
+    let clock: SharedClock = Arc::clone(clock) as SharedClock;
+    Core::open_on(dir, Synchronous::Full, clock, fold, Some(machine.to_owned()))
+}
+
+/// Everything that stands in a class.
+pub(crate) fn all(reader: &Reader, class: Class) -> Vec<Read> {
+    reader.read(class, 0, u64::MAX, usize::MAX, usize::MAX).unwrap()
+}
+
+pub(crate) fn records(reader: &Reader, class: Class) -> Vec<Record> {
+    all(reader, class).into_iter().map(|read| read.into_record().expect("readable")).collect()
+}
+
+/// The files as they stand on disk at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) db: Vec<u8>,
+    pub(crate) wal: Vec<u8>,
+    pub(crate) witness: Vec<u8>,
+}
+
+impl Image {
+    pub(crate) fn take(dir: &Path) -> Self {
+        let read = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
+        Self { db: read("journal.db"), wal: read("journal.db-wal"), witness: read("journal.witness") }
+    }
+
+    /// Lays the image into a directory of its own. The index of the WAL (-shm) does not survive a crash.
+    pub(crate) fn lay(&self) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("journal.db"), &self.db).unwrap();
+        fs::write(dir.path().join("journal.db-wal"), &self.wal).unwrap();
+        fs::write(dir.path().join("journal.witness"), &self.witness).unwrap();
+        dir
+    }
+}
+
+/// The seed of a test: from the variable `GATEHOUSE_SEED`, or a new one, printed for the failure's sake.
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("GATEHOUSE_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("GATEHOUSE_SEED={seed}");
+    seed
+}

@@ -129,12 +129,14 @@ pub(super) fn machine() -> Option<String> {
     stable.then(|| hex(&Sha256::digest(format!("gatehouse journal {id}"))))
 }
 
+/// The files of one journal. The database is moved first: a WAL left alone is noticed at the next start, a database
+/// without its WAL is not.
+const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+
 /// Moves the journal and its WAL away under a dated name that nothing else has; none if there was nothing to move.
 pub(super) fn set_aside(dir: &Path, wall_ms: i64) -> Result<Option<PathBuf>, StoreError> {
     let base = dated(wall_ms);
     let target = |name: &str, suffix: &str| dir.join(format!("{name}{suffix}"));
-    // The database goes first: a WAL left alone is noticed at the next start, a database without its WAL is not.
-    const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
     let mut name = base.clone();
     let mut copies = 1_u32;
     while SUFFIXES.iter().any(|suffix| target(&name, suffix).exists()) {

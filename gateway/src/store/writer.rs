@@ -302,11 +302,7 @@ impl Writer {
             return Err(error);
         }
         let retry_in = self.backoff.next_delay();
-        tracing::error!(
-            error = text,
-            retry_in_ms = retry_in.as_millis() as u64,
-            "the journal cannot be written"
-        );
+        tracing::error!(error = text, ?retry_in, "the journal cannot be written");
         self.trouble =
             Some(Trouble { error: JournalError::from(&error), retry_at: Instant::now() + retry_in });
         Ok(())

@@ -1,1 +1,8 @@
+//! The journal against what it promises: a model with faults, images of crashes, damage, copies, the writer's thread.
 
+mod commits;
+mod crash;
+mod faults;
+mod opening;
+mod reading;
+mod running;
