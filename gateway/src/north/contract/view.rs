@@ -220,11 +220,8 @@ impl View {
             mac.update(part.as_bytes());
         }
         let digest = mac.finalize().into_bytes();
-        let mut text = String::from("p-");
-        for byte in digest.iter().take(16) {
-            text.push_str(&format!("{byte:02x}"));
-        }
-        Some(text)
+        let first = digest.first_chunk::<16>().map_or(0, |bytes| u128::from_be_bytes(*bytes));
+        Some(format!("p-{first:032x}"))
     }
 
     /// What `up/state` says of this view.

@@ -273,7 +273,10 @@ pub struct Alarm {
 pub struct Gap {
     /// The compound (小区).
     pub compound: String,
-    /// The class of the missing records, in the envelope's epoch. The gap record itself is numbered as an event.
+    /// The epoch of the missing records: not always the envelope's.
+    #[schemars(regex(pattern = r"^[0-9a-f]{16}$"))]
+    pub epoch: String,
+    /// The class of the missing records. The gap record itself is numbered as an event.
     pub class: Open<Class>,
     /// First number of the range.
     pub from: Sequence,
@@ -392,7 +395,8 @@ pub struct Progress {
     /// Records from this number on come in the live stream of this connection (`replay` false).
     pub live_from: Sequence,
     /// Still to come in the backlog stream (`replay` true). A number up to `last` that is neither here nor with you,
-    /// nor in a gap record, was delivered before: ask for it with the command `replay` if you miss it.
+    /// nor in a gap record, was delivered before: ask for it with the command `replay` if you miss it. After a change
+    /// of epoch the ranges excuse numbers of the epoch before as well: a forked journal's numbers go on.
     pub pending: Vec<Range>,
 }
 
