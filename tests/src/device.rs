@@ -108,6 +108,7 @@ trait StreamDebug: Stream + std::fmt::Debug {}
 
 impl<T: Stream + std::fmt::Debug> StreamDebug for T {}
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn line(error: impl ToString) -> Refused {
     Refused::Line(error.to_string())
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::device::Login;
 use crate::pki::{Identity, Pki};
@@ -19,7 +20,7 @@ use crate::strace;
 use crate::wait::eventually_ok;
 
 /// How long the gateway may take until it listens; under strace and on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Profiles of the tests: what a message carries beside the press comes through to the platform, so that each one can be
 /// found again.
@@ -155,12 +156,13 @@ impl Plan {
 /// A gateway: its folder, its addresses, and its process while it runs.
 #[derive(Debug)]
 pub struct Gateway {
-    folder: TempDir,
     pub plan: Plan,
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
     pub tls: Option<SocketAddr>,
     process: Option<Process>,
+    /// Last, so that the process can still show its log when it is dropped.
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -268,9 +270,10 @@ impl Gateway {
         self.await_ready().await;
     }
 
-    /// The same under strace, into `output`.
-    pub async fn run_traced(&mut self, output: &Path) {
+    /// The same under strace, into `output`, with an environment variable if given.
+    pub async fn run_traced(&mut self, output: &Path, env: Option<(&str, &str)>) {
         let mut command = strace::command(&program(), output);
+        command.envs(env);
         self.spawn(&mut command);
         self.await_ready().await;
     }
@@ -279,22 +282,24 @@ impl Gateway {
     pub fn spawn(&mut self, command: &mut Command) {
         assert!(self.process.is_none(), "the gateway runs already");
         command.arg("run").arg("--config").arg(self.config_file());
-        command.env("NO_COLOR", "1");
+        // Its log belongs into the file that a failing test shows.
+        command.env("NO_COLOR", "1").env_remove("JOURNAL_STREAM");
         let name = format!("gateway {}", self.plan.name);
         self.process = Some(Process::spawn(&name, command, &self.folder().join("gateway.log")));
     }
 
     pub async fn await_ready(&mut self) {
-        let http = self.http;
+        let (http, mqtt) = (self.http, self.mqtt);
         let process = self.process.as_mut().expect("the gateway was started");
         eventually_ok("the gateway is ready", START, async || {
             if let Some(status) = process.ended() {
                 panic!("the gateway ended at once ({status})");
             }
             match crate::http::get(http, "/healthz").await {
-                Ok((200, _)) => Ok(()),
-                other => Err(format!("{other:?}")),
+                Ok((200, _)) => {}
+                other => return Err(format!("{other:?}")),
             }
+            TcpStream::connect(mqtt).await.map(|_bound| ()).map_err(|error| error.to_string())
         })
         .await;
     }
@@ -343,6 +348,20 @@ impl Gateway {
         crate::http::series(&self.metrics().await, "gatehouse_refused_total", &[("reason", reason)])
     }
 
+    /// Waits until the gateway says that every uplink has everything, as two looks at a distance agree: a record that
+    /// was just stored is counted a moment later.
+    pub async fn await_delivered(&self) {
+        let mut calm = 0;
+        eventually_ok("everything is delivered", Duration::from_mins(1), async || {
+            let metrics = self.metrics().await;
+            let pending = crate::http::series(&metrics, "gatehouse_pending_records", &[]);
+            calm = if pending < 0.5 { calm + 1 } else { 0 };
+            // The board and its gauges are written four times a second.
+            if calm > 20 { Ok(()) } else { Err(format!("{pending} records pending")) }
+        })
+        .await;
+    }
+
     /// What `gatehouse status --json` says.
     pub fn status(&self) -> Value {
         let output = self.gatehouse(&["status", "--json"]);
@@ -360,7 +379,8 @@ impl Gateway {
 
     /// The journal's records as `gatehouse journal export` gives them.
     pub fn journal(&self) -> Vec<Value> {
-        let output = self.gatehouse(&["journal", "export"]);
+        let folder = self.data_dir();
+        let output = command(&["journal", "export", "--data-dir", folder.to_str().unwrap()]);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "export failed: {}", String::from_utf8_lossy(&output.stderr));
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -370,8 +390,7 @@ impl Gateway {
 /// A secret's file as `gatehouse client add` writes it: the hash of a generated secret.
 fn secret(password: &str) -> String {
     let digest = Sha256::digest(password.as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    digest.iter().fold(String::from("sha256:"), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn restrict(path: &Path) {

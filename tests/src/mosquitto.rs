@@ -25,11 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A broker that can be killed and started again under the same address.
 #[derive(Debug)]
 pub struct Mosquitto {
-    folder: TempDir,
     process: Option<Process>,
     plain: SocketAddr,
     websocket: Option<SocketAddr>,
     tls: Option<SocketAddr>,
+    /// Last, so that the process can still show its log when it is dropped.
+    folder: TempDir,
 }
 
 /// What it offers.

@@ -16,7 +16,7 @@ use crate::wait::eventually;
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// How long it may take until everything is delivered after outages.
-pub const LATER: Duration = Duration::from_secs(60);
+pub const LATER: Duration = Duration::from_mins(1);
 
 /// The three of them.
 #[derive(Debug)]

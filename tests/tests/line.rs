@@ -18,6 +18,7 @@ const BUTTON: &str = "button-1";
 async fn a_press_reaches_the_platform_with_place_and_severity() {
     let _turn = turn::shared();
     let site = Site::start("gw-line").await;
+    site.await_online(1).await;
     for (n, version) in [(1, Version::V311), (2, Version::V5)] {
         let mut device = Device::connect_patiently(&site.gateway.login().version(version)).await;
         assert_eq!(press(&mut device, BUTTON, n).await.unwrap().code, 0);
@@ -43,8 +44,8 @@ async fn a_platform_that_comes_later_finds_the_state_and_the_snapshot_came_first
     let _turn = turn::shared();
     let site = Site::start("gw-state").await;
     let mut device = site.device().await;
-    measure(&mut device, "meter-1", 7).await.unwrap();
     site.await_online(1).await;
+    measure(&mut device, "meter-1", 7).await.unwrap();
     let value = site.platform.await_message("the value", SOON, |m| m.channel() == "telemetry").await;
     assert_eq!(value.json["data"]["records"][0]["samples"][0]["value"].as_f64(), Some(7.0));
     let late = Platform::start(site.mosquitto.address(), "gatehouse/v1/gw-state/up/state").await;

@@ -23,13 +23,12 @@ async fn speak(device: &mut Device, numbers: std::ops::RangeInclusive<u64>) {
     }
 }
 
-fn newest_value(messages: &[Message]) -> Option<u64> {
+fn newest_value(messages: &[Message]) -> Option<f64> {
     let mut values = messages.iter().filter(|message| message.channel() == "telemetry").flat_map(|message| {
         let records = message.json["data"]["records"].as_array().cloned().unwrap_or_default();
         records.into_iter().filter_map(|record| record["samples"][0]["value"].as_f64())
     });
-    let last = values.by_ref().last()?;
-    Some(last as u64)
+    values.by_ref().last()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +62,7 @@ async fn after_an_outage_live_comes_first_and_nothing_is_lost() {
     for button in [BUTTON, OTHER] {
         gatehouse_tests::site::await_presses(&platform, button, &all, LATER).await;
     }
+    gateway.await_delivered().await;
     let messages = platform.messages();
     let last_of_backlog =
         messages.iter().rposition(|m| pressed(m, BUTTON).is_some_and(|n| n <= 220)).unwrap();
@@ -81,7 +81,7 @@ async fn after_an_outage_live_comes_first_and_nothing_is_lost() {
     let report = gatehouse_tests::audit::audit(&messages, "gw-outage");
     report.assert_clean();
     latest_value_never_goes_back(&report);
-    assert_eq!(newest_value(&messages), Some(225));
+    assert_eq!(newest_value(&messages), Some(225.0));
     assert!(
         messages.iter().any(|m| m.channel() == "history/telemetry"),
         "the backlog of values went elsewhere"
@@ -111,6 +111,7 @@ async fn a_platform_killed_again_and_again_loses_nothing() {
     let all: BTreeSet<u64> = (1..next).collect();
     site.await_presses(BUTTON, &all, LATER).await;
     site.await_presses(OTHER, &all, LATER).await;
+    site.gateway.await_delivered().await;
     let report = site.audit();
     report.assert_clean();
     latest_value_never_goes_back(&report);
@@ -133,12 +134,14 @@ async fn two_platforms_do_not_wait_for_each_other() {
     ];
     let gateway = Gateway::start(plan).await;
     let mut device = Device::connect_patiently(&gateway.login()).await;
+    await_state(&platform, "gw-both", 1).await;
     speak(&mut device, 1..=20).await;
     let all: BTreeSet<u64> = (1..=20).collect();
     gatehouse_tests::site::await_presses(&platform, BUTTON, &all, SOON).await;
     far.run().await;
     other.await_online().await;
     gatehouse_tests::site::await_presses(&other, OTHER, &all, LATER).await;
+    gateway.await_delivered().await;
     for one in [&platform, &other] {
         one.look(|messages| gatehouse_tests::audit::audit(messages, "gw-both")).assert_clean();
     }
@@ -146,7 +149,7 @@ async fn two_platforms_do_not_wait_for_each_other() {
     assert_eq!(telemetry, 0, "the filter lets values through");
     let within = Duration::from_secs(5);
     gatehouse_tests::wait::eventually("the near platform's values", within, || {
-        platform.look(|all| (newest_value(all) == Some(20)).then_some(()))
+        platform.look(|all| (newest_value(all) == Some(20.0)).then_some(()))
     })
     .await;
 }
