@@ -1,7 +1,4 @@
 //! Subcommands: one file each.
 
-<<<<<<< HEAD
 pub mod journal;
-=======
 pub mod platform_check;
->>>>>>> contract
