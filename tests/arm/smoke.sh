@@ -111,8 +111,8 @@ grep -q 'did you mean "z2m"' <<< "$said" || fail "check does not name the neares
 rm "$work/broken.toml"
 passed 'check takes a good configuration and names the line of a mistake'
 mkdir -p "$work/data" "$work/secrets"
-secret=$(gatehouse client add z2m --config "$work/gatehouse.toml")
-[ -n "$secret" ] || fail 'client add shows no secret'
+secret=$(gatehouse client --config "$work/gatehouse.toml" add z2m | grep -oE '\b[0-9a-f]{32}\b' | head -n 1)
+[ -n "$secret" ] || fail 'client add shows no secret of 128 bits'
 
 # --- processes
 start_gateway() {

@@ -18,6 +18,9 @@ use clap::{Parser, Subcommand};
 /// Where the configuration stands unless told otherwise.
 const CONFIG_PATH: &str = "/etc/gatehouse";
 
+/// EX_CONFIG of sysexits.h: the unit does not start the daemon again until a person has mended the configuration.
+const CONFIG_REFUSED: u8 = 78;
+
 /// The gateway of a residential compound's gate room (智慧安防小区网关).
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -53,11 +56,11 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArg {
     /// Configuration: a TOML file, or a directory whose *.toml files belong together.
-    #[arg(long, short, value_name = "PATH", default_value = CONFIG_PATH)]
+    #[arg(long, short, global = true, value_name = "PATH", default_value = CONFIG_PATH)]
     pub config: PathBuf,
 }
 
-/// Exit codes: 0 done; 1 the command found or met something wrong and has said what.
+/// Exit codes: 0 done; 1 the command found or met something wrong and has said what; 78 the configuration was refused.
 pub fn dispatch(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Check(args) => match check::check(&args, &mut io::stdout().lock()) {
@@ -100,7 +103,8 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
-            ExitCode::FAILURE
+            let refused = error.downcast_ref::<crate::config::Report>().is_some();
+            if refused { ExitCode::from(CONFIG_REFUSED) } else { ExitCode::FAILURE }
         }
     }
 }

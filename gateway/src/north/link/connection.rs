@@ -145,6 +145,7 @@ pub(super) async fn run_once(shell: &mut Shell, cancel: &CancellationToken) -> R
         acks: FuturesUnordered::new(),
         epoch,
         retain: true,
+        copied: None,
         early: Vec::new(),
     };
     tokio::select! {
@@ -165,6 +166,8 @@ struct Connection<'a> {
     epoch: Epoch,
     /// Whether the broker keeps retained messages.
     retain: bool,
+    /// A retained state that came late says that this journal is a copy.
+    copied: Option<u64>,
     /// What came before the heads were fixed.
     early: Vec<rumqttc::Publish>,
 }
@@ -194,19 +197,23 @@ impl Connection<'_> {
         let session = self.session(&connack);
         let state_readable = self.subscribe().await?;
         let own = self.shell.wording.topics.state();
-        // A broker may send what it retained before the SUBACK, or so soon after that both are read at once.
-        let early = self.early.iter().position(|publish| publish.topic.as_ref() == own.as_bytes());
-        if let Some(publish) = early.map(|index| self.early.remove(index)) {
-            self.meet_retained(&publish.payload, session.conn).await?;
-        } else if state_readable {
-            let until = Instant::now() + RETAINED_WAIT;
-            while let Some(packet) = self.packet(until, "the retained state").await? {
-                let Packet::Publish(publish) = packet else { continue };
-                if publish.topic.as_ref() == own.as_bytes() {
-                    self.meet_retained(&publish.payload, session.conn).await?;
-                    break;
-                }
-                self.keep_early(publish);
+        let is_own = |publish: &rumqttc::Publish| publish.topic.as_ref() == own.as_bytes();
+        // It may have come before its SUBACK was looked at.
+        let mut retained = self.early.iter().position(is_own).map(|place| self.early.remove(place));
+        let until = Instant::now() + RETAINED_WAIT;
+        while state_readable && retained.is_none() {
+            match self.packet(until, "the retained state").await? {
+                Some(Packet::Publish(publish)) if is_own(&publish) => retained = Some(publish),
+                Some(Packet::Publish(publish)) => self.keep_early(publish),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        if let Some(seen) = retained.and_then(|publish| Seen::parse(&publish.payload)) {
+            if seen.epoch != self.epoch {
+                self.shell.meet_foreign(self.epoch);
+            } else if seen.conn >= session.conn {
+                return Err(self.fork(seen.conn).await);
             }
         }
         Ok(session)
@@ -276,20 +283,14 @@ impl Connection<'_> {
         }
     }
 
-    /// A retained state of our own epoch with a connection that we have not had yet: this journal is a copy.
-    async fn meet_retained(&mut self, payload: &[u8], conn: u64) -> Result<(), LinkError> {
-        let Some(seen) = Seen::parse(payload) else { return Ok(()) };
-        if seen.epoch != self.epoch {
-            self.shell.meet_foreign(self.epoch);
-            return Ok(());
-        }
-        if seen.conn < conn {
-            return Ok(());
-        }
+    /// The platform has a state of our own epoch from a connection that we have not had yet: this journal is a copy.
+    async fn fork(&mut self, seen_conn: u64) -> LinkError {
         let parts = &self.shell.parts;
-        let reason = format!("platform {} has seen connection {} of this epoch", parts.uplink, seen.conn);
-        parts.store.fork_epoch(&reason).await?;
-        Err(LinkError::Forked)
+        let reason = format!("platform {} has seen connection {seen_conn} of this epoch", parts.uplink);
+        match parts.store.fork_epoch(&reason).await {
+            Ok(_epoch) => LinkError::Forked,
+            Err(error) => error.into(),
+        }
     }
 
     /// Publishes and listens until the connection ends or `cancel` asks for the goodbye.
@@ -308,6 +309,9 @@ impl Connection<'_> {
             self.hear(&publish);
         }
         loop {
+            if let Some(conn) = self.copied {
+                return Err(self.fork(conn).await);
+            }
             let actions = self.shell.step().await;
             for publish in actions.publishes {
                 self.publish(publish)?;
@@ -371,7 +375,7 @@ impl Connection<'_> {
         let shell = &mut *self.shell;
         let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
         if topic == shell.wording.topics.state() {
-            self.hear_state(&publish.payload);
+            self.hear_state(&publish.payload, publish.retain);
             return;
         }
         let topics = shell.wording.topics.clone();
@@ -399,7 +403,7 @@ impl Connection<'_> {
     }
 
     /// Our own state came back to us: our echo, a late will, or a second box.
-    fn hear_state(&mut self, payload: &[u8]) {
+    fn hear_state(&mut self, payload: &[u8], retained: bool) {
         let shell = &mut *self.shell;
         let now_ms = shell.parts.clock.mono_ms();
         let Some(seen) = Seen::parse(payload) else { return };
@@ -408,6 +412,10 @@ impl Connection<'_> {
             return;
         }
         let later = seen.epoch == self.epoch && seen.conn > shell.conn;
+        if later && retained {
+            self.copied = Some(seen.conn);
+            return;
+        }
         if seen.online && (later || seen.epoch != self.epoch) {
             shell.trouble = Some(
                 "another box speaks under this gateway's name at the platform; give each box its own name"

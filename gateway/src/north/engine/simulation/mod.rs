@@ -3,6 +3,7 @@
 //! restart would find, or covered by a gap record. `GATEHOUSE_SEED=n` runs one seed,
 //! `GATEHOUSE_SEEDS=n` the first n.
 
+mod invariants;
 mod journal;
 mod platform;
 
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::model::ids::{DeviceId, Seq, UplinkName};
+use crate::model::ids::{DeviceId, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::{
     Body, Category, Class, DeviceRef, Draft, Event, Quality, Sample, Severity, Telemetry, Value,
@@ -410,41 +411,6 @@ impl World {
         }
     }
 
-    /// Every record that the platform may see, with whether it can be sent at all.
-    fn visible(&self) -> Vec<(Class, Seq)> {
-        use super::Wording;
-        let mut visible = Vec::new();
-        for (class, records) in &self.journal.records {
-            for (seq, record) in records {
-                if self.journal.unreadable.contains(&(*class, *seq)) || self.wording.sees(record) {
-                    visible.push((*class, *seq));
-                }
-            }
-        }
-        visible
-    }
-
-    /// The invariant, with what a restart would find.
-    fn check_nothing_lost(&self) {
-        let cursors = &self.journal.stored.classes;
-        let covered: Vec<_> = self.journal.gaps().collect();
-        for (class, seq) in self.visible() {
-            let pending = cursors.get(&class).is_none_or(|cursor| {
-                seq >= cursor.live_next
-                    || cursor.aside.contains_key(&seq)
-                    || cursor.backlog.iter().any(|range| (range.from..=range.to).contains(&seq))
-            });
-            let gap = covered.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq));
-            let delivered = self.platform.kept.contains_key(&(class, seq));
-            assert!(
-                delivered || pending || gap,
-                "{class:?} {seq} is neither delivered nor pending nor covered, seed {}, cursor {:?}",
-                self.seed,
-                cursors.get(&class)
-            );
-        }
-    }
-
     /// The network heals; the line must come to rest with everything delivered.
     fn heal(&mut self) {
         self.faults = Faults::none();
@@ -471,39 +437,6 @@ impl World {
             }
         }
         self.journal.commit();
-    }
-
-    /// With `previous` alone the platform can prove that it has no hole.
-    fn check_chain(&self) {
-        let visible = self.visible();
-        let mut before: BTreeMap<Class, (Seq, u64)> = BTreeMap::new();
-        for (class, seq) in visible {
-            let epoch = self.journal.records[&class][&seq].epoch.0;
-            let expected = before.get(&class).filter(|(_, known)| *known == epoch).map_or(0, |(seq, _)| *seq);
-            before.insert(class, (seq, epoch));
-            let Some(kept) = self.platform.kept.get(&(class, seq)) else { continue };
-            let hole = kept.previous != expected;
-            let explained = (kept.previous + 1..seq)
-                .any(|number| self.journal.forgotten.contains(&(class, number)))
-                || self.journal.forgotten.contains(&(class, kept.previous));
-            assert!(
-                !hole || explained,
-                "{class:?} {seq} says previous {}, was {expected}, hide {}, unreadable {:?}, seed {}",
-                kept.previous,
-                self.wording.hide,
-                self.journal.unreadable.range((class, seq - 3)..(class, seq)).collect::<Vec<_>>(),
-                self.seed
-            );
-        }
-    }
-
-    fn check_delivered(&self) {
-        let gaps: Vec<_> = self.journal.gaps().collect();
-        for (class, seq) in self.visible() {
-            let delivered = self.platform.kept.contains_key(&(class, seq));
-            let gap = gaps.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq));
-            assert!(delivered || gap, "{class:?} {seq} never arrived, seed {}", self.seed);
-        }
     }
 }
 

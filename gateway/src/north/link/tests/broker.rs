@@ -4,8 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rumqttc::tokio_rustls::TlsAcceptor;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -64,8 +66,21 @@ pub(super) struct Broker {
 
 impl Broker {
     pub(super) async fn start(script: Script) -> Self {
+        Self::start_on(script, None).await
+    }
+
+    /// The same over TLS; only clients with a certificate of `authority` get in.
+    pub(super) async fn start_tls(script: Script, authority: &Authority) -> Self {
+        Self::start_on(script, Some(authority.acceptor())).await
+    }
+
+    async fn start_on(script: Script, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let url = match tls {
+            None => format!("mqtt://127.0.0.1:{port}"),
+            Some(_) => format!("mqtts://localhost:{port}"),
+        };
         let (heard_tx, heard_rx) = mpsc::channel(10_000);
         let (send_tx, mut send_rx) = mpsc::channel(100);
         let script = Arc::new(Mutex::new(script));
@@ -77,7 +92,14 @@ impl Broker {
                 let (stream, _) = listener.accept().await.unwrap();
                 connection += 1;
                 // A client that goes away in the middle is what these tests are about.
-                if let Err(error) = serve(stream, connection, &shared, &heard_tx, &mut send_rx).await {
+                let served = match &tls {
+                    None => serve(stream, connection, &shared, &heard_tx, &mut send_rx).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => serve(stream, connection, &shared, &heard_tx, &mut send_rx).await,
+                        Err(error) => Err(error),
+                    },
+                };
+                if let Err(error) = served {
                     println!("connection {connection} broke: {error}");
                 }
             }
@@ -153,16 +175,16 @@ async fn read_packet(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Resul
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite,
     connection: usize,
     script: &Mutex<Script>,
     heard_tx: &mpsc::Sender<Heard>,
     send_rx: &mut mpsc::Receiver<Vec<u8>>,
 ) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.split();
+    let (reader, mut writer) = tokio::io::split(stream);
     let (packets_tx, mut packets_rx) = mpsc::channel(1_000);
     let reading = async move {
-        let mut reader = reader;
+        let mut reader = std::pin::pin!(reader);
         while let Ok(packet) = read_packet(&mut reader).await {
             if packets_tx.send(packet).await.is_err() {
                 return;
@@ -252,4 +274,51 @@ fn parse_publish(first: u8, body: &[u8], connection: usize) -> (Heard, [u8; 2]) 
     assert_eq!(body[4 + topic_length], 0, "the contract needs no properties");
     let json = serde_json::from_slice(&body[5 + topic_length..]).unwrap();
     (Heard { connection, topic, retain: first & 1 == 1, json }, id)
+}
+
+/// A certificate authority for tests.
+pub(super) struct Authority {
+    cert: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        Self { cert, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    pub(super) fn pem(&self) -> String {
+        self.cert.pem()
+    }
+
+    /// Certificate and key, PEM.
+    pub(super) fn issue(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.cert.der().clone()).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
 }

@@ -29,6 +29,7 @@ struct Bench {
     uplink: UplinkName,
     cancel: CancellationToken,
     link: JoinSet<Result<(), LinkError>>,
+    parts: Parts,
     _dir: tempfile::TempDir,
 }
 
@@ -69,13 +70,24 @@ impl Bench {
         };
         let cancel = CancellationToken::new();
         let mut bench =
-            Self { broker, store, board, metrics, uplink, cancel, link: JoinSet::new(), _dir: dir };
+            Self { broker, store, board, metrics, uplink, cancel, link: JoinSet::new(), parts, _dir: dir };
         for number in 0..before {
             bench.press(number).await;
         }
-        let (link, cancel) = (Link::new(parts), bench.cancel.clone());
-        bench.link.spawn(async move { link.run(cancel).await });
+        bench.begin();
         bench
+    }
+
+    fn begin(&mut self) {
+        let (link, cancel) = (Link::new(self.parts.clone()), self.cancel.clone());
+        self.link.spawn(async move { link.run(cancel).await });
+    }
+
+    /// The link dies between any two of its steps and starts again from what is stored.
+    async fn crash(&mut self) {
+        self.link.abort_all();
+        while self.link.join_next().await.is_some() {}
+        self.begin();
     }
 
     /// A button is pressed: one event, on disk.
@@ -229,6 +241,44 @@ async fn whatever_the_broker_does_once_everything_arrives_in_order() {
     }
 }
 
+/// The real journal and the real client under a broker of bad temper, with crashes of the link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_broker_and_crashes_lose_nothing_with_the_real_journal() {
+    let seed = std::env::var("GATEHOUSE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut temper = rng.fork();
+    let decide = Box::new(move |_: &broker::Heard| match temper.u8(0..120) {
+        0 => Answer::Close,
+        1 => Answer::Disconnect(0x8b),
+        2 => Answer::Swallow,
+        3 => Answer::Code(0x97),
+        4..10 => Answer::Late(Duration::from_millis(temper.u64(0..100))),
+        _ => Answer::Code(0),
+    });
+    let pacing = Pacing { reconnect_max_s: 1, reconnect_critical_max_s: 1, ..quick() };
+    let mut bench = Bench::start(Script { decide, ..Script::default() }, pacing, 0).await;
+    let mut seen: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    for round in 0..4 {
+        for number in 0..40 {
+            bench.press(round * 40 + number).await;
+        }
+        tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
+        bench.crash().await;
+    }
+    bench.broker.script.lock().unwrap().decide = Box::new(|_| Answer::Code(0));
+    let last = bench.settled().await;
+    for heard in bench.broker.rest() {
+        if heard.topic.contains("/up/event/") {
+            let data = heard.json["data"].clone();
+            let before = seen.insert(heard.id().to_owned(), data.clone());
+            assert!(before.is_none_or(|before| before == data), "one id, two contents, seed {seed}");
+        }
+    }
+    assert_eq!(seen.len() as u64, last, "each record under its own id, seed {seed}");
+    bench.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_is_always_refused_becomes_a_gap_record() {
     let decide = Box::new(|heard: &broker::Heard| {
@@ -243,6 +293,42 @@ async fn a_record_that_is_always_refused_becomes_a_gap_record() {
     bench.settled().await;
     assert_eq!(bench.events().last().unwrap(), "gap Refused 2..=2");
     assert!(bench.metrics.render().contains("uplink_refusals_total{code=\"0x99\",uplink=\"street\"} 1"));
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_a_client_certificate_delivers_and_a_strange_authority_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = broker::Authority::new();
+    let (cert, key) = authority.issue("gate-1");
+    let paths = ["ca.pem", "cert.pem", "key.pem", "other.pem"].map(|name| dir.path().join(name));
+    let other = broker::Authority::new().pem();
+    for (path, pem) in paths.iter().zip([authority.pem(), cert, key, other]) {
+        std::fs::write(path, pem).unwrap();
+    }
+    let [ca_file, cert_file, key_file, other_file] = paths.map(Some);
+    let mut bench = Bench::start(Script::default(), quick(), 2).await;
+    bench.stop().await;
+    bench.broker = Broker::start_tls(Script::default(), &authority).await;
+    bench.cancel = CancellationToken::new();
+    bench.parts.config = UplinkConfig { ca_file: other_file, ..config(&bench.broker.url, quick()) };
+    bench.begin();
+    let named = async {
+        loop {
+            let trouble = bench.board.snapshot().uplinks[&bench.uplink].trouble.clone();
+            if trouble.is_some_and(|trouble| trouble.contains("certificate")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), named).await.expect("the reason is on the board");
+    bench.stop().await;
+    bench.cancel = CancellationToken::new();
+    bench.parts.config = UplinkConfig { ca_file, cert_file, key_file, ..config(&bench.broker.url, quick()) };
+    bench.press(3).await;
+    bench.begin();
+    while bench.next_event().await.json["sequence"] != "0000000000000003" {}
     bench.stop().await;
 }
 
