@@ -96,6 +96,7 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
     let (mut problems, _) = gateway(parts);
     let (_, mut claims) = gateway(partial);
     claims.extend(south_claims(view, partial));
+    claims.extend(partial.uplinks.iter().map(|(name, uplink)| super::uplinks::claim(name, uplink)));
     problems.extend(south_problems(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
     // A URL can be judged by itself, also where another key of the same uplink is wrong.
