@@ -269,8 +269,8 @@ fn references_and_claims() {
     );
     check(
         "[uplinks",
-        "[uplinks.street.mqtt]\nurl = \"mqtt://LOCALHOST\"\n[uplinks.city.mqtt]\nurl = \"mqtt://localhost:1883\"\n[uplinks",
-        "18:7 topic tree \"gatehouse\" at localhost:1883 is claimed by both `uplinks.street.mqtt.url` and \
+        "[uplinks.street.mqtt]\nurl = \"mqtt://localhost\"\n[uplinks.city.mqtt]\nurl = \"mqtt://localhost:1883\"\n[uplinks",
+        "19:7 topic tree \"gatehouse\" at localhost:1883 is claimed by both `uplinks.street.mqtt.url` and \
          `uplinks.city.mqtt.url`",
         "",
     );
