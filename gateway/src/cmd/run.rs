@@ -7,18 +7,19 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ConfigArg;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
 use crate::model::ids::{BusName, UplinkName};
-use crate::model::journal::NoFold;
+use crate::model::journal::{JournalError, NoFold};
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
 use crate::rt::board::Board;
 use crate::rt::clock::{SharedClock, SystemClock};
+use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
@@ -28,8 +29,10 @@ use crate::store::{self, How, Store, Synchronous};
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
 const SOUTH_GRACE: Duration = Duration::from_millis(1_500);
 const NORTH_GRACE: Duration = Duration::from_secs(2);
-/// Of it, for what is on its way already.
-const NORTH_DRAIN: Duration = Duration::from_millis(1_500);
+/// Of it, for what is on its way already; the rest is for the farewell, the DISCONNECT and the last cursors, also when
+/// the broker swallows everything.
+const NORTH_DRAIN: Duration = Duration::from_millis(800);
+const _: () = assert!(NORTH_DRAIN.as_millis() + 1_000 < NORTH_GRACE.as_millis());
 const HOUSE_GRACE: Duration = Duration::from_millis(300);
 const STORE_GRACE: Duration = Duration::from_secs(1);
 
@@ -51,12 +54,10 @@ pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM could not be listened for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT could not be listened for")?;
     let mut daemon = Daemon::start(&loaded)?;
-    daemon.ready().await;
-    notify(&[sd_notify::NotifyState::Ready]);
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        failure = daemon.store.failed() => Some(failure),
+        failure = daemon.serve() => Some(failure),
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     daemon.stop().await?;
@@ -114,10 +115,25 @@ impl Daemon {
 
     /// Returns when every listener is bound, or after a while with the missing ones named in the log.
     pub async fn ready(&mut self) {
+        let until = Instant::now() + READY_WITHIN;
         for (name, bound) in self.listening.drain(..) {
-            if !matches!(timeout(READY_WITHIN, bound).await, Ok(Ok(()))) {
+            if !matches!(timeout_at(until, bound).await, Ok(Ok(()))) {
                 tracing::error!(bus = %name, "the bus is not listening yet; the others go on without it");
             }
+        }
+    }
+
+    /// Says READY when it is so, and returns only if the journal's writer dies: why.
+    async fn serve(&mut self) -> String {
+        let store = self.store.clone();
+        let ready = async {
+            self.ready().await;
+            notify(&[sd_notify::NotifyState::Ready]);
+            std::future::pending().await
+        };
+        tokio::select! {
+            failure = store.failed() => failure,
+            never = ready => never,
         }
     }
 
@@ -279,11 +295,19 @@ fn spawn_broker(supervisor: &mut Supervisor, name: &BusName, broker: Broker) -> 
 async fn watchdog(unit: Unit, store: Store) -> Result<(), UnitError> {
     let every = sd_notify::watchdog_enabled().map_or(PROBE_EVERY, |limit| limit / 3);
     unit.running();
+    let (start, mut echo) = (Instant::now(), Echo::default());
+    let mut tell = |error: String| {
+        if echo.tell(&error, u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)).is_some() {
+            tracing::error!(error, "the watchdog is not fed");
+        }
+    };
     loop {
         match timeout(PROBE_WITHIN, store.probe()).await {
-            Ok(Ok(())) => notify(&[sd_notify::NotifyState::Watchdog]),
-            Ok(Err(error)) => tracing::error!(%error, "the journal does not answer; the watchdog is not fed"),
-            Err(_elapsed) => tracing::error!("the journal is stuck; the watchdog is not fed"),
+            // A disk that refuses is told by the journal itself, which tries on; a new process could not even open it,
+            // and would take the uplinks down with it.
+            Ok(Ok(()) | Err(JournalError::Disk(_))) => notify(&[sd_notify::NotifyState::Watchdog]),
+            Ok(Err(error)) => tell(error.to_string()),
+            Err(_elapsed) => tell("the journal is stuck".to_owned()),
         }
         tokio::select! {
             () = unit.cancel.cancelled() => return Ok(()),

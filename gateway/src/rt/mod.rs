@@ -4,5 +4,6 @@
 pub mod backoff;
 pub mod board;
 pub mod clock;
+pub mod echo;
 pub mod metrics;
 pub mod supervise;

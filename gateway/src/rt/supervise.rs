@@ -15,11 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::board::{Board, UnitState};
+use super::echo::Echo;
 use super::metrics::Metrics;
 
 /// First and longest delay before a failed unit is built anew.
 const RESTART_MIN: Duration = Duration::from_millis(200);
 const RESTART_MAX: Duration = Duration::from_mins(1);
+
+/// How long an aborted unit may take to be gone.
+const ABORT_GRACE: Duration = Duration::from_millis(100);
 
 /// A unit that ran this long before it failed starts again at [`RESTART_MIN`].
 const SETTLED_AFTER: Duration = Duration::from_mins(1);
@@ -97,7 +101,10 @@ impl Supervisor {
             .filter(|(_, handle)| !handle.is_finished())
             .map(|(name, _)| name.clone())
             .collect();
-        staged.tasks.shutdown().await;
+        staged.tasks.abort_all();
+        // Who blocks its thread cannot be aborted; it ends with the process.
+        let until = Instant::now() + ABORT_GRACE;
+        while let Ok(Some(_ended)) = timeout_at(until, staged.tasks.join_next()).await {}
         for name in &late {
             tracing::error!(unit = %name, grace_ms = grace.as_millis(), "unit did not stop in time and was aborted");
         }
@@ -112,6 +119,7 @@ where
 {
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX, fastrand::Rng::new());
     let mut restarts = 0_u32;
+    let (start, mut echo) = (Instant::now(), Echo::default());
     let show = |state: UnitState| {
         unit.board.update(|board| board.units.insert(unit.name.to_string(), state));
     };
@@ -131,12 +139,16 @@ where
         };
         if began.elapsed() >= SETTLED_AFTER {
             backoff.reset();
+            echo.over();
         }
         let delay = backoff.next_delay();
         restarts = restarts.saturating_add(1);
         metrics.restarted(&unit.name);
         let retry_in_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::error!(unit = %unit.name, %error, restarts, retry_in_ms, "unit failed and will be started again");
+        let now_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if echo.tell(&error, now_ms).is_some() {
+            tracing::error!(unit = %unit.name, %error, restarts, retry_in_ms, "unit failed and will be started again");
+        }
         show(UnitState::BackingOff { error, restarts, retry_in_ms });
         tokio::select! {
             () = unit.cancel.cancelled() => {

@@ -166,7 +166,7 @@ impl Store {
         self.ask(Op::Settle { uplink: uplink.clone(), cursors, drafts }).await?.committed()
     }
 
-    /// Gives out the uplink's next connection number: above every one before it, at least `at_least`, on disk.
+    /// Gives out the uplink's next connection number: above every one before it, of all uplinks, at least `at_least`, on disk.
     pub async fn next_conn(&self, uplink: &UplinkName, at_least: u64) -> Result<u64, JournalError> {
         self.ask(Op::NextConn { uplink: uplink.clone(), at_least }).await?.conn()
     }

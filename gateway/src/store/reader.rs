@@ -155,6 +155,15 @@ impl Reader {
         })
     }
 
+    /// The highest connection number given out to any uplink, 0 if none.
+    pub fn conn_max(&self) -> Result<u64, StoreError> {
+        self.snapshot(|conn| {
+            let conn: Option<i64> =
+                conn.prepare_cached("SELECT max(conn) FROM uplink")?.query_row([], |row| row.get(0))?;
+            Ok(conn.map_or(0, number))
+        })
+    }
+
     /// Whether `from..=to` of a class holds a record of at least this severity. Reads rows until it finds one.
     pub fn has_pending(
         &self,

@@ -253,8 +253,9 @@ impl<'a> Stage<'a> {
     }
 
     fn next_conn(&mut self, uplink: &UplinkName, at_least: u64) -> rusqlite::Result<u64> {
-        let given = self.state.conns.get(uplink).copied().unwrap_or(0).max(self.state.conn_floor);
-        let conn = given.saturating_add(1).max(at_least);
+        // One count for all uplinks: a number that a broker has seen and the file has not given out to anybody comes
+        // from another life of this journal, and not from another uplink to the same broker.
+        let conn = self.state.conn_max().saturating_add(1).max(at_least);
         self.conn
             .prepare_cached(
                 "INSERT INTO uplink (name, conn) VALUES (?1, ?2) \

@@ -17,6 +17,7 @@ use crate::model::record::Class;
 use crate::rt::backoff::Backoff;
 use crate::rt::board::Board;
 use crate::rt::clock::SharedClock;
+use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 
 use super::core::Core;
@@ -124,6 +125,7 @@ pub(super) struct Writer {
     pub(super) board: Arc<Board>,
     trouble: Option<Trouble>,
     backoff: Backoff,
+    echo: Echo,
     batch: Batch,
     sized_mono_ms: Option<u64>,
 }
@@ -158,6 +160,7 @@ impl Writer {
             board,
             trouble: None,
             backoff,
+            echo: Echo::default(),
             batch: Batch::default(),
             sized_mono_ms: None,
         };
@@ -237,9 +240,11 @@ impl Writer {
         }
         match self.core.reopen().and_then(|()| self.core.exercise()) {
             Ok(()) => {
-                tracing::info!("the journal is written again");
+                if self.echo.tell("written again", self.clock.mono_ms()).is_some() {
+                    tracing::info!("the journal is written again");
+                }
+                // The back-off goes on until a commit succeeds: a nearly full disk takes one page and not the next.
                 self.trouble = None;
-                self.backoff.reset();
                 self.show(0);
                 Ok(())
             }
@@ -260,6 +265,10 @@ impl Writer {
         }
         match self.core.commit(&ops) {
             Ok(answers) => {
+                if self.backoff.failures() > 0 {
+                    self.backoff.reset();
+                    self.echo.over();
+                }
                 self.show(1);
                 for ((op, reply), answered) in ops.iter().zip(replies).zip(answers) {
                     match reply {
@@ -302,7 +311,9 @@ impl Writer {
             return Err(error);
         }
         let retry_in = self.backoff.next_delay();
-        tracing::error!(error = text, ?retry_in, "the journal cannot be written");
+        if let Some(more) = self.echo.tell(&text, self.clock.mono_ms()) {
+            tracing::error!(error = text, ?retry_in, more, "the journal cannot be written");
+        }
         self.trouble =
             Some(Trouble { error: JournalError::from(&error), retry_at: Instant::now() + retry_in });
         Ok(())

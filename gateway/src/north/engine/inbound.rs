@@ -13,10 +13,10 @@ use super::line::{Aside, AsideState};
 use super::pace::{Bucket, delay_ms};
 use super::ranges::RangeSet;
 use super::stream::{FlightState, Kind, Pause};
-use super::verdict::{Verdict, code_text};
+use super::verdict::{self, Verdict, code_text};
 use super::{
-    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS, Phase, Publish,
-    Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Stage, Underway, Up,
+    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, CAREFUL_RECORDS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS,
+    Phase, Publish, Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Stage, Underway, Up,
 };
 
 /// A connection that ended sooner without any PUBACK does not count as the end of an outage.
@@ -108,6 +108,27 @@ impl Engine {
         }
     }
 
+    /// The broker ends the connection with a reason code; [`Engine::disconnected`] follows. Some brokers answer a record
+    /// that they refuse in this way: sent again first each time, it would stop the line for ever.
+    pub fn expelled(&mut self, code: u8, now: &Stamp) {
+        let Some(up) = self.up() else { return };
+        if !verdict::blames_a_record(code) {
+            return;
+        }
+        let records: Vec<u64> = up
+            .underway
+            .iter()
+            .filter(|(_, sent)| matches!(sent.purpose, Purpose::Records { .. } | Purpose::Aside { .. }))
+            .map(|(token, _)| *token)
+            .collect();
+        match records.as_slice() {
+            [] => return,
+            [token] if self.careful > 0 => self.puback(*token, code, now),
+            _ => {}
+        }
+        self.careful = CAREFUL_RECORDS;
+    }
+
     fn state_puback(&mut self, code: u8, now_ms: u64) {
         // Nobody need listen to a retained message.
         let refused = matches!(Verdict::of(code), Verdict::Refused | Verdict::Busy);
@@ -146,6 +167,7 @@ impl Engine {
 
     fn records_taken(&mut self, class: Class, kind: Kind, token: u64, now_ms: u64) {
         let receipt = self.settings.delivery == Delivery::Receipt;
+        self.careful = self.careful.saturating_sub(1);
         let Some(line) = self.lines.get_mut(&class) else { return };
         let stream = line.stream(kind);
         let count = stream.flight(token).map_or(0, |flight| flight.records.len() as u64);
@@ -211,6 +233,29 @@ impl Engine {
             self.nobody.remove(&(class, kind));
             self.busy.remove(&(class, kind));
         }
+        self.dirty = true;
+    }
+
+    /// A gap record that this broker cannot take waits aside for another one; the line goes on while there is room.
+    pub(super) fn keep_gap(
+        &mut self,
+        class: Class,
+        kind: Kind,
+        (seq, epoch, detail): (Seq, Epoch, String),
+        now_ms: u64,
+    ) {
+        let Some(line) = self.lines.get_mut(&class) else { return };
+        let full = line.aside.len() >= ASIDE_MAX;
+        let until_ms = now_ms + if full { PAUSE_MAX_MS } else { ASIDE_RETRY_MAX_MS };
+        let stream = line.stream(kind);
+        if full {
+            stream.pause = Some(Pause { since_ms: now_ms, until_ms, failures: 0, probe: None });
+            self.busy.insert((class, kind), format!("{detail}, and too many are set aside"));
+            return;
+        }
+        stream.pass_aside(seq, epoch);
+        line.aside.insert(seq, Aside { tries: 1, state: AsideState::Waiting { until_ms } });
+        self.refused = Some(format!("a gap record: {detail}"));
         self.dirty = true;
     }
 

@@ -78,6 +78,9 @@ const NOBODY_EVENT_MS: u64 = 3_600_000;
 const REPLAY_RECORDS_MAX: u64 = 100_000;
 /// A silence of all PUBACKs for `puback_timeout_s` means a cut; a single one may be this many times slower.
 const SLOW_PUBACK_FACTOR: u64 = 3;
+/// After the broker has closed a connection because of a record: so many records are sent one by one, until it is
+/// known which it was.
+const CAREFUL_RECORDS: u32 = 32;
 /// Gap records written in one settlement.
 const SETTLE_MAX: usize = 64;
 
@@ -255,6 +258,8 @@ pub struct Engine {
     busy: BTreeMap<(Class, Kind), String>,
     /// The last refusal of a record for its own sake.
     refused: Option<String>,
+    /// Records still to be sent one by one.
+    careful: u32,
     state_refused: Option<String>,
     source_trouble: Option<String>,
     rng: fastrand::Rng,
@@ -289,6 +294,7 @@ impl Engine {
             nobody_told_ms: None,
             busy: BTreeMap::new(),
             refused: None,
+            careful: 0,
             state_refused: None,
             source_trouble: None,
             rng,
@@ -355,6 +361,11 @@ impl Engine {
     /// The last cursors could not be handed over.
     pub fn save_again(&mut self) {
         self.dirty = true;
+    }
+
+    /// Publishes without a PUBACK at once, as far as it is ours to say.
+    fn window(&self) -> u16 {
+        if self.careful > 0 { 1 } else { self.settings.pacing.inflight }
     }
 
     fn up(&mut self) -> Option<&mut Up> {

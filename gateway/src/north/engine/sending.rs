@@ -13,8 +13,8 @@ use super::line::{AsideState, Line};
 use super::source::{Read, Source, SourceError, Unsendable, Wording};
 use super::stream::{Chain, FlightState, Kind, Stream};
 use super::{
-    Actions, Engine, INFLIGHT_BYTES_MAX, Lost, Phase, Purpose, READ_BYTES, READ_RECORDS, STEP_RECORDS_MAX,
-    Stage, UNCONFIRMED_MAX, Up,
+    ASIDE_RETRY_MAX_MS, Actions, Engine, INFLIGHT_BYTES_MAX, Lost, Phase, Purpose, READ_BYTES, READ_RECORDS,
+    STEP_RECORDS_MAX, Stage, UNCONFIRMED_MAX, Up,
 };
 
 /// Who comes first, and how many messages each may send before the others had their turn.
@@ -46,6 +46,12 @@ enum Composed {
     Lost {
         seq: Seq,
         reason: GapReason,
+        detail: String,
+    },
+    /// A gap record that this broker cannot take.
+    GapTooLarge {
+        seq: Seq,
+        epoch: Epoch,
         detail: String,
     },
     /// Records that are not for this uplink, or not stored any more, were passed.
@@ -109,6 +115,9 @@ impl Engine {
                 }
                 Composed::Passed => self.dirty = true,
                 Composed::Lost { seq, reason, detail } => self.lose(class, seq, reason, detail),
+                Composed::GapTooLarge { seq, epoch, detail } => {
+                    self.keep_gap(class, kind, (seq, epoch, detail), now_ms);
+                }
                 Composed::Message { message, records, epoch, gap, to } => {
                     let count = records.len();
                     let publish = self.publish(message, Purpose::Records { class, kind }, now_ms);
@@ -122,7 +131,7 @@ impl Engine {
     }
 
     fn send_control(&mut self, now_ms: u64, actions: &mut Actions) {
-        let inflight = self.settings.pacing.inflight;
+        let inflight = self.window();
         while let Some(up) = self.up() {
             if up.stage == Stage::Draining || !Room::of(up, inflight).is_free() {
                 return;
@@ -146,8 +155,9 @@ impl Engine {
         actions: &mut Actions,
     ) -> Option<(Class, Kind)> {
         let receipt = self.settings.delivery == Delivery::Receipt;
+        let inflight = self.window();
         let Phase::Up(up) = &mut self.phase else { return None };
-        let room = Room::of(up, self.settings.pacing.inflight);
+        let room = Room::of(up, inflight);
         let mut ready = Vec::new();
         for (class, kind, turns) in TURNS {
             let Some(line) = self.lines.get(&class) else { continue };
@@ -213,13 +223,20 @@ impl Engine {
         let chain = stream.unsent.first().and_then(|range| stream.chain_at(range.from));
         let previous = previous_of(chain, first, &front, wording, source)?;
         let voice = Voice { wording, replay: kind == Kind::Backlog, packet_max, now };
-        let batch = batch_of(stream, wording, &front);
+        let mut batch = batch_of(stream, wording, &front);
+        if self.careful > 0 {
+            batch.truncate(1);
+        }
         match voice.say(&batch, previous) {
             Ok((message, count)) => {
                 let records: Vec<Seq> = batch.iter().take(count).map(|record| record.seq).collect();
                 let to = records.last().copied().unwrap_or(front.seq);
                 let gap = matches!(front.body, Body::Gap(_));
                 Ok(Composed::Message { message, records, epoch: front.epoch, gap, to })
+            }
+            // Another gap record in its place could not be said either, nor the next one, without end.
+            Err(unsendable) if matches!(front.body, Body::Gap(_)) => {
+                Ok(Composed::GapTooLarge { seq: front.seq, epoch: front.epoch, detail: unsendable.detail })
             }
             Err(unsendable) => {
                 stream.ahead.pop_front();
@@ -281,7 +298,7 @@ impl Engine {
             }
         }
         for (class, seq) in due.into_iter().take(ASIDE_PER_STEP) {
-            let inflight = self.settings.pacing.inflight;
+            let inflight = self.window();
             if self.up().is_none_or(|up| !Room::of(up, inflight).is_free_for(class, Kind::Backlog)) {
                 return Ok(());
             }
@@ -319,6 +336,11 @@ impl Engine {
                         let publish = self.publish(message, Purpose::Aside { class, seq, gap }, now.mono_ms);
                         self.set_aside_state(class, seq, AsideState::Sent(publish.token));
                         actions.publishes.push(publish);
+                        return Ok(());
+                    }
+                    Err(_) if matches!(record.body, Body::Gap(_)) => {
+                        let until_ms = now.mono_ms + ASIDE_RETRY_MAX_MS;
+                        self.set_aside_state(class, seq, AsideState::Waiting { until_ms });
                         return Ok(());
                     }
                     Err(unsendable) => (unsendable.reason, unsendable.detail),

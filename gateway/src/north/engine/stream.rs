@@ -110,6 +110,13 @@ impl Stream {
         }
     }
 
+    /// The record at the front leaves the stream and is tried apart from it.
+    pub(super) fn pass_aside(&mut self, seq: Seq, epoch: Epoch) {
+        self.ahead.pop_front();
+        self.take(seq, Vec::new(), None, FlightState::Done);
+        self.chain = Some(Chain { seq, epoch: Some(epoch), until: seq });
+    }
+
     fn pop_done(&mut self) {
         while self.flights.front().is_some_and(|flight| flight.state == FlightState::Done) {
             self.flights.pop_front();

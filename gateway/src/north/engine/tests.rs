@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::simulation::{PlainWording, Said, SimJournal, draft};
 use super::*;
+use crate::model::record::Body;
 use crate::rt::clock::{Clock, ManualClock};
 
 struct Bench {
@@ -254,4 +255,65 @@ fn a_packet_too_large_for_this_broker_splits_or_becomes_a_gap() {
     let (sent, actions) = bench.step();
     assert!(sent.is_empty());
     assert_eq!(actions.settle.unwrap().drafts.len(), 1, "eight neighbours, one gap record");
+}
+
+#[test]
+fn a_gap_record_too_large_for_this_broker_waits_and_begets_no_other() {
+    let mut bench = Bench::new(&[(Class::Event, 1)], Delivery::Broker, at_once());
+    let tiny = Session { conn: 1, epoch: Epoch(1), receive_max: 10, packet_max: 100 };
+    bench.engine.connected(tiny, bench.clock.mono_ms());
+    let (_, actions) = bench.step();
+    let settlement = actions.settle.unwrap();
+    for draft in settlement.drafts {
+        bench.journal.append(draft);
+    }
+    bench.engine.settled(settlement.ticket, true, bench.clock.mono_ms());
+    for _ in 0..20 {
+        let (sent, actions) = bench.step();
+        assert!(sent.is_empty() && actions.settle.is_none(), "a gap record for a gap record");
+        bench.clock.advance_ms(1_000);
+    }
+    let cursor = bench.engine.cursors().classes[&Class::Event].clone();
+    assert_eq!((cursor.live_next, cursor.aside.keys().copied().collect::<Vec<_>>()), (3, vec![2]));
+    assert!(bench.engine.trouble().unwrap().contains("gap record"));
+    bench.connect();
+    bench.clock.advance_ms(300_000);
+    bench.step();
+    let (sent, _) = bench.step();
+    assert_eq!(sent[0].records, [2], "another broker takes it");
+}
+
+#[test]
+fn a_record_at_which_the_broker_closes_is_found_and_does_not_stop_the_line() {
+    let pacing = Pacing { refusal_tries: 3, ..at_once() };
+    let mut bench = Bench::new(&[(Class::Event, 5), (Class::Telemetry, 5)], Delivery::Broker, pacing);
+    let (mut taken, mut given_up) = (BTreeSet::new(), None);
+    for _round in 0..40 {
+        bench.connect();
+        'connection: for _turn in 0..20 {
+            let (sent, actions) = bench.step();
+            if let Some(settlement) = actions.settle {
+                given_up = Some(settlement.drafts.clone());
+                bench.engine.settled(settlement.ticket, true, bench.clock.mono_ms());
+            }
+            for message in sent {
+                if message.class == Class::Event && message.records.contains(&2) {
+                    bench.engine.expelled(0x95, &bench.clock.now());
+                    break 'connection;
+                }
+                taken.extend(message.records.iter().map(|seq| (message.class, *seq)));
+                bench.ack(message.token, 0);
+            }
+        }
+        bench.engine.disconnected(bench.clock.mono_ms());
+        bench.clock.advance_ms(30_000);
+    }
+    assert_eq!(taken.len(), 9, "all but one: {taken:?}");
+    let Some(Body::Gap(gap)) = given_up.as_ref().and_then(|drafts| drafts.first()).map(|draft| &draft.body)
+    else {
+        panic!("no gap record: {given_up:?}");
+    };
+    assert_eq!((gap.class, gap.from, gap.to, gap.reason), (Class::Event, 2, 2, GapReason::Refused));
+    assert!(gap.detail.contains("0x95"), "{}", gap.detail);
+    assert_eq!(bench.live_next(Class::Event), 6);
 }

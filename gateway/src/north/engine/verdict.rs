@@ -24,11 +24,19 @@ impl Verdict {
     }
 }
 
+/// Whether a DISCONNECT with this code may be the answer to a record under way (MQTT 5.0, section 3.14.2.1). Others
+/// are about the connection, the session or the broker.
+pub(super) const fn blames_a_record(code: u8) -> bool {
+    matches!(code, 0x80 | 0x81 | 0x82 | 0x83 | 0x87 | 0x90 | 0x95 | 0x99)
+}
+
 /// The code and its name in the standard.
 pub(super) fn code_text(code: u8) -> String {
     let name = match code {
         0x10 => "no matching subscribers",
         0x80 => "unspecified error",
+        0x81 => "malformed packet",
+        0x82 => "protocol error",
         0x83 => "implementation specific error",
         0x87 => "not authorized",
         0x88 => "server unavailable",

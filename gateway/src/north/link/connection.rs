@@ -74,7 +74,7 @@ fn ended(error: &ConnectionError) -> LinkError {
                 return LinkError::TakenOver;
             }
             let words = reason_string.as_deref().unwrap_or_default();
-            LinkError::Lost(format!("the broker closed it: 0x{code:02x} {reason_code:?} {words}"))
+            LinkError::Expelled { code, text: format!("0x{code:02x} {reason_code:?} {words}") }
         }
         other => LinkError::Lost(other.to_string()),
     }
@@ -166,8 +166,8 @@ struct Connection<'a> {
     epoch: Epoch,
     /// Whether the broker keeps retained messages.
     retain: bool,
-    /// A retained state that came late says that this journal is a copy.
-    copied: Option<u64>,
+    /// A retained state that came late, perhaps from another life of this journal.
+    copied: Option<Seen>,
     /// What came before the heads were fixed.
     early: Vec<rumqttc::Publish>,
 }
@@ -212,11 +212,32 @@ impl Connection<'_> {
         if let Some(seen) = retained.and_then(|publish| Seen::parse(&publish.payload)) {
             if seen.epoch != self.epoch {
                 self.shell.meet_foreign(self.epoch);
-            } else if seen.conn >= session.conn {
+            } else if seen.conn >= session.conn && self.is_copy(seen)? {
                 return Err(self.fork(seen.conn).await);
             }
         }
         Ok(session)
+    }
+
+    /// Whether a later state of our epoch means that this journal is a copy. Not if another uplink of this gateway has
+    /// written it, and not in an epoch that began in this process: that one was in nobody's copy.
+    fn is_copy(&mut self, seen: Seen) -> Result<bool, LinkError> {
+        let shell = &mut *self.shell;
+        // Our own number, said by somebody before us, was given out twice.
+        if seen.conn != shell.conn && seen.conn <= shell.source.reader.conn_max()? {
+            let trouble = "another uplink of this gateway speaks to the same platform under the same topics; \
+                           remove one of the two, or give each its own `root` and `client_id`";
+            if shell.trouble.as_deref() != Some(trouble) {
+                warn!(uplink = %shell.parts.uplink, "{trouble}");
+            }
+            shell.trouble = Some(trouble.to_owned());
+            return Ok(false);
+        }
+        if seen.epoch != shell.first_epoch {
+            shell.suspect_duplicate();
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn session(&mut self, connack: &ConnAck) -> Session {
@@ -297,11 +318,12 @@ impl Connection<'_> {
     async fn serve(&mut self, session: Session, cancel: &CancellationToken) -> Result<(), LinkError> {
         let shell = &mut *self.shell;
         let uplink = shell.parts.uplink.clone();
-        info!(%uplink, conn = session.conn, "connected to the platform");
+        if shell.echo.tell("connected", shell.parts.clock.mono_ms()).is_some() {
+            info!(%uplink, conn = session.conn, "connected to the platform");
+        }
         shell.parts.metrics.connection(uplink.as_str(), "connected");
-        shell.connected = true;
-        shell.was_up = true;
         let now_ms = shell.parts.clock.mono_ms();
+        shell.begin_connection(now_ms);
         shell.engine.connected(session, now_ms);
         shell.spoke_as = Some(session.epoch);
         shell.show(now_ms, true);
@@ -309,8 +331,14 @@ impl Connection<'_> {
             self.hear(&publish);
         }
         loop {
-            if let Some(conn) = self.copied {
-                return Err(self.fork(conn).await);
+            if let Some(seen) = self.copied.take()
+                && self.is_copy(seen)?
+            {
+                return Err(self.fork(seen.conn).await);
+            }
+            if self.shell.source.epoch() != self.epoch {
+                // Another uplink found out that this journal is a copy: state and will must say the new epoch.
+                return Err(LinkError::Forked);
             }
             let actions = self.shell.step().await;
             for publish in actions.publishes {
@@ -329,7 +357,10 @@ impl Connection<'_> {
                         self.hear(&publish);
                     }
                 }
-                error = &mut self.polling => return Err(error),
+                error = &mut self.polling => {
+                    self.last_acks();
+                    return Err(error);
+                }
                 news = self.shell.news() => {
                     if let Some(done) = news? {
                         self.shell.take_done(done);
@@ -371,6 +402,16 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// PUBACKs that came just before the end.
+    fn last_acks(&mut self) {
+        let now = self.shell.now();
+        while let Some(Some((token, result))) = self.acks.next().now_or_never() {
+            if let Ok(PublishResult::Qos1(puback)) = result {
+                self.shell.engine.puback(token, puback.reason as u8, &now);
+            }
+        }
+    }
+
     fn hear(&mut self, publish: &rumqttc::Publish) {
         let shell = &mut *self.shell;
         let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
@@ -393,7 +434,9 @@ impl Connection<'_> {
             }
             Err(refused) => {
                 shell.parts.metrics.refused(shell.parts.uplink.as_str(), refused.0);
-                warn!(uplink = %shell.parts.uplink, topic, reason = refused.1, "a message from the platform was refused");
+                if let Some(more) = shell.echo.tell(refused.0.as_str(), shell.parts.clock.mono_ms()) {
+                    warn!(uplink = %shell.parts.uplink, topic, reason = refused.1, more, "a message from the platform was refused");
+                }
                 let epoch = shell.source.epoch();
                 if let Some(result) = answer_to_refused(&topics, topic, &publish.payload, &refused, epoch) {
                     shell.answer(&result);
@@ -413,15 +456,19 @@ impl Connection<'_> {
         }
         let later = seen.epoch == self.epoch && seen.conn > shell.conn;
         if later && retained {
-            self.copied = Some(seen.conn);
+            self.copied = Some(seen);
+            return;
+        }
+        if retained && seen.epoch != self.epoch {
+            // What an older journal of this box left behind; our own state has taken its place by now.
+            return;
+        }
+        if later && seen.conn <= shell.source.reader.conn_max().unwrap_or(0) {
+            self.copied = Some(seen);
             return;
         }
         if seen.online && (later || seen.epoch != self.epoch) {
-            shell.trouble = Some(
-                "another box speaks under this gateway's name at the platform; give each box its own name"
-                    .to_owned(),
-            );
-            shell.tell_duplicate(now_ms);
+            shell.suspect_duplicate();
             return;
         }
         if later {

@@ -29,14 +29,15 @@ use crate::north::commands;
 use crate::north::config::UplinkConfig;
 use crate::north::contract::{Topics, View, ViewError};
 use crate::north::engine::{Engine, Settings};
-use crate::rt::board::Board;
+use crate::rt::board::{Board, UplinkStatus};
 use crate::rt::clock::SharedClock;
+use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
 use adapters::{ContractWording, StoreSource};
 use reconnect::Outage;
-use shell::Shell;
+use shell::{Came, Shell};
 
 /// Takeovers by another client within [`TAKEOVER_WINDOW_MS`] that mean a second box, not our own old connection.
 const TAKEOVERS_MAX: usize = 3;
@@ -71,11 +72,13 @@ pub enum LinkError {
     Refused { code: String, hint: &'static str, busy: bool },
     #[error("the connection failed: {0}")]
     Lost(String),
+    #[error("the broker closed the connection: {text}")]
+    Expelled { code: u8, text: String },
     #[error("{0}")]
     Silent(String),
     #[error("another client took over this client id; give each box its own name and `client_id`")]
     TakenOver,
-    #[error("the journal is a copy of one that this platform knows further on; a new epoch has begun")]
+    #[error("the journal is a copy of one that a platform knows further on; a new epoch has begun")]
     Forked,
     #[error("the filter cannot be used: {0}")]
     View(#[from] ViewError),
@@ -99,20 +102,23 @@ impl Link {
     /// Delivers until `cancel`, then says goodbye. Fails only for what a restart of the unit may mend: the filter's
     /// key, the journal.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), LinkError> {
-        let mut shell = self.shell()?;
+        let mut shell = self.shell().inspect_err(|error| self.show_down(&error.to_string()))?;
         let mut history = History::new(self.parts.clock.mono_ms());
         let mut rng = fastrand::Rng::new();
         while !cancel.is_cancelled() {
             let ended = connection::run_once(&mut shell, &cancel).await;
+            if let Err(LinkError::Expelled { code, .. }) = &ended {
+                shell.engine.expelled(*code, &self.parts.clock.now());
+            }
             let now_ms = self.parts.clock.mono_ms();
-            let was_up = shell.lost_connection(now_ms);
+            let came = shell.lost_connection(now_ms);
             let error = match ended {
                 Ok(()) => break,
                 Err(LinkError::Journal(JournalError::Closed)) => return Err(JournalError::Closed.into()),
                 Err(error) => error,
             };
-            history.note(&error, was_up, now_ms);
-            self.report(&error, was_up);
+            history.note(&error, came, now_ms);
+            self.report(&error, came, &mut shell.echo);
             if history.duplicate {
                 shell.tell_duplicate(now_ms);
             }
@@ -152,27 +158,38 @@ impl Link {
         Ok(Shell::new(parts.clone(), engine, source, wording))
     }
 
-    fn report(&self, error: &LinkError, was_up: bool) {
+    fn report(&self, error: &LinkError, came: Came, echo: &mut Echo) {
         let uplink = self.parts.uplink.as_str();
         let outcome = match error {
             LinkError::Refused { .. } => "refused",
-            _ if was_up => "lost",
+            _ if came != Came::ToNothing => "lost",
             _ => "failed",
         };
         self.parts.metrics.connection(uplink, outcome);
-        warn!(uplink, outcome, error = %error, "not connected to the platform");
+        if came == Came::ToServe {
+            echo.over();
+        }
+        if let Some(more) = echo.tell(&error.to_string(), self.parts.clock.mono_ms()) {
+            // `more`: how often the same was kept back since it was told last.
+            warn!(uplink, outcome, error = %error, more, "not connected to the platform");
+        }
+        self.show_down(&error.to_string());
+        if matches!(error, LinkError::Forked) {
+            info!(uplink, "connecting again under the new epoch");
+        }
+    }
+
+    fn show_down(&self, trouble: &str) {
         let since_mono_ms = self.parts.clock.mono_ms();
         self.parts.board.update(|board| {
-            let status = board.uplinks.entry(self.parts.uplink.clone()).or_default();
+            let fresh = || UplinkStatus { since_mono_ms, ..UplinkStatus::default() };
+            let status = board.uplinks.entry(self.parts.uplink.clone()).or_insert_with(fresh);
             if status.connected {
                 status.since_mono_ms = since_mono_ms;
             }
             status.connected = false;
-            status.trouble = Some(error.to_string());
+            status.trouble = Some(trouble.to_owned());
         });
-        if matches!(error, LinkError::Forked) {
-            info!(uplink, "connecting again under the new epoch");
-        }
     }
 }
 
@@ -191,11 +208,12 @@ impl History {
         Self { down_since_ms: now_ms, failures: 0, busy: 0, takeovers_ms: Vec::new(), duplicate: false }
     }
 
-    fn note(&mut self, error: &LinkError, was_up: bool, now_ms: u64) {
-        if was_up {
+    fn note(&mut self, error: &LinkError, came: Came, now_ms: u64) {
+        if came == Came::ToServe {
             self.down_since_ms = now_ms;
             self.failures = 0;
         } else {
+            // A broker that lets us in and closes at the first record must not be run against twice a second.
             self.failures = self.failures.saturating_add(1);
         }
         let busy = matches!(error, LinkError::Refused { busy: true, .. });
@@ -204,7 +222,8 @@ impl History {
             self.takeovers_ms.push(now_ms);
         }
         self.takeovers_ms.retain(|at_ms| now_ms.saturating_sub(*at_ms) < TAKEOVER_WINDOW_MS);
-        self.takeovers_ms.truncate(TAKEOVERS_MAX);
+        let old = self.takeovers_ms.len().saturating_sub(TAKEOVERS_MAX);
+        self.takeovers_ms.drain(..old);
         self.duplicate = matches!(error, LinkError::TakenOver) && self.takeovers_ms.len() >= TAKEOVERS_MAX;
     }
 

@@ -19,6 +19,8 @@ use crate::model::stamp::Stamp;
 use crate::north::commands::{self, COMMANDS_AT_ONCE, Known};
 use crate::north::contract::{Command, CommandResult, command_result};
 use crate::north::engine::{Actions, Engine, gateway_event};
+use crate::rt::board::UplinkStatus;
+use crate::rt::echo::Echo;
 use crate::store::CommandSlot;
 
 use super::Parts;
@@ -32,6 +34,8 @@ const BOARD_MS: u64 = 250;
 const DUPLICATE_EVENT_MS: u64 = 3_600_000;
 /// Foreign states in the place of ours that mean a second box.
 const FOREIGN_STATES_MAX: u32 = 2;
+/// A connection that lasted so long has served, whatever was delivered on it.
+const SETTLED_MS: u64 = 10_000;
 /// The longest the shell sleeps: heads that moved without a word are noticed then.
 const SLEEP_MS_MAX: u64 = 5_000;
 
@@ -42,6 +46,24 @@ pub(super) enum Done {
     Told,
     Begun { known: Known, command: Box<Command>, slot: Result<CommandSlot, JournalError> },
     Ended { result: Box<CommandResult> },
+}
+
+/// The connection that stands, or stood last.
+#[derive(Debug, Clone, Copy)]
+struct UpSince {
+    at_ms: u64,
+    delivered: bool,
+}
+
+/// What a connection attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// The broker never let us in.
+    ToNothing,
+    /// It ended soon, and nothing was delivered on it.
+    ToLittle,
+    /// It served.
+    ToServe,
 }
 
 /// The engine with its surroundings.
@@ -55,7 +77,11 @@ pub(super) struct Shell {
     /// Trouble of this connection that the engine does not know of.
     pub(super) trouble: Option<String>,
     pub(super) connected: bool,
-    pub(super) was_up: bool,
+    /// The epoch when this process took the uplink up.
+    pub(super) first_epoch: Epoch,
+    /// What the log knows already.
+    pub(super) echo: Echo,
+    up: Option<UpSince>,
     pub(super) wake_at: Instant,
     side: FuturesUnordered<BoxFuture<'static, Done>>,
     events: usize,
@@ -79,6 +105,7 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
 
 impl Shell {
     pub(super) fn new(parts: Parts, engine: Engine, source: StoreSource, wording: ContractWording) -> Self {
+        let first_epoch = source.epoch();
         Self {
             parts,
             engine,
@@ -87,7 +114,9 @@ impl Shell {
             conn: 0,
             trouble: None,
             connected: false,
-            was_up: false,
+            first_epoch,
+            echo: Echo::default(),
+            up: None,
             wake_at: Instant::now(),
             side: FuturesUnordered::new(),
             events: 0,
@@ -286,6 +315,9 @@ impl Shell {
         for (class, count) in tally.published {
             metrics.published(uplink, class, count);
         }
+        if let Some(up) = &mut self.up {
+            up.delivered |= tally.delivered.values().any(|count| *count > 0);
+        }
         for (class, count) in tally.delivered {
             metrics.delivered(uplink, class, count);
         }
@@ -307,7 +339,8 @@ impl Shell {
         let trouble = self.engine.trouble().or_else(|| self.trouble.clone());
         let (connected, conn) = (self.connected, self.conn);
         self.parts.board.update(|board| {
-            let status = board.uplinks.entry(self.parts.uplink.clone()).or_default();
+            let fresh = || UplinkStatus { since_mono_ms: now_ms, ..UplinkStatus::default() };
+            let status = board.uplinks.entry(self.parts.uplink.clone()).or_insert_with(fresh);
             status.pending = pending;
             status.conn = conn;
             if connected {
@@ -320,12 +353,31 @@ impl Shell {
         });
     }
 
-    /// The connection is over. Says whether there was one.
-    pub(super) fn lost_connection(&mut self, now_ms: u64) -> bool {
+    /// A connection stands.
+    pub(super) fn begin_connection(&mut self, now_ms: u64) {
+        self.connected = true;
+        self.up = Some(UpSince { at_ms: now_ms, delivered: false });
+    }
+
+    /// The connection is over, or never was. Says what it came to.
+    pub(super) fn lost_connection(&mut self, now_ms: u64) -> Came {
         self.engine.disconnected(now_ms);
         self.connected = false;
         self.trouble = None;
-        std::mem::take(&mut self.was_up)
+        match self.up.take() {
+            None => Came::ToNothing,
+            Some(up) if up.delivered || now_ms.saturating_sub(up.at_ms) >= SETTLED_MS => Came::ToServe,
+            Some(_) => Came::ToLittle,
+        }
+    }
+
+    /// Somebody speaks under this gateway's name who is none of its uplinks.
+    pub(super) fn suspect_duplicate(&mut self) {
+        self.trouble = Some(
+            "another box speaks under this gateway's name at the platform; give each box its own name"
+                .to_owned(),
+        );
+        self.tell_duplicate(self.parts.clock.mono_ms());
     }
 
     /// Waits without a connection: cursors and gap records are stored, critical records looked for. With `hasten` it ends

@@ -179,12 +179,14 @@ fn connection_numbers_only_grow() {
     assert_eq!(core.next_conn(&a, 0).unwrap(), 1);
     assert_eq!(core.next_conn(&a, 10).unwrap(), 10);
     assert_eq!(core.next_conn(&a, 3).unwrap(), 11);
-    assert_eq!(core.next_conn(&b, 0).unwrap(), 1);
+    assert_eq!(core.next_conn(&b, 0).unwrap(), 12, "one count for all: no two connections share a number");
     drop(core);
     let (mut core, opened) = open(dir.path(), &clock).unwrap();
     assert_eq!(opened.how, super::super::How::Existing);
-    assert_eq!(core.next_conn(&a, 0).unwrap(), 12);
-    assert_eq!(core.reader().unwrap().last_conn(&a).unwrap(), 12);
+    assert_eq!(core.next_conn(&a, 0).unwrap(), 13);
+    let reader = core.reader().unwrap();
+    assert_eq!((reader.last_conn(&b).unwrap(), reader.last_conn(&a).unwrap()), (12, 13));
+    assert_eq!(reader.conn_max().unwrap(), 13);
 }
 
 #[test]

@@ -92,9 +92,10 @@ impl Model {
                 self.append(drafts)
             }
             Op::NextConn { uplink, at_least } => {
-                let conn = self.conns.entry(uplink.clone()).or_default();
-                *conn = (*conn + 1).max(*at_least);
-                Answer::Conn(*conn)
+                let highest = self.conns.values().copied().max().unwrap_or(0);
+                let conn = (highest + 1).max(*at_least);
+                self.conns.insert(uplink.clone(), conn);
+                Answer::Conn(conn)
             }
             Op::Fork { reason } => {
                 let Answer::Forked(epoch) = answered else { panic!("{answered:?}") };

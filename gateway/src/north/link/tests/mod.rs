@@ -155,6 +155,18 @@ impl Bench {
         panic!("{wanted} never came: {:?}", self.events());
     }
 
+    async fn trouble_says(&self, wanted: &str) {
+        for _ in 0..1_000 {
+            let uplinks = self.board.snapshot().uplinks;
+            let trouble = uplinks.get(&self.uplink).and_then(|status| status.trouble.clone());
+            if trouble.is_some_and(|trouble| trouble.contains(wanted)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{wanted:?} is not told: {:?}", self.board.snapshot().uplinks);
+    }
+
     async fn stop(&mut self) {
         self.cancel.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(5), self.link.join_next()).await;
@@ -389,6 +401,95 @@ async fn a_restored_copy_begins_a_new_epoch() {
     let epoch = Epoch::try_from(again.json["epoch"].as_str().unwrap().to_owned()).unwrap();
     assert_eq!(bench.store.heads().borrow().epoch(), epoch);
     bench.settled().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_uplink_to_the_same_platform_is_no_copy_of_the_journal() {
+    let mut bench = Bench::start(Script::default(), quick(), 1).await;
+    let first = bench.next_event().await;
+    bench.settled().await;
+    // Another uplink of this gateway leaves its state behind on the topic that we use as well.
+    let other = UplinkName::new("other").unwrap();
+    let conn = bench.store.next_conn(&other, 0).await.unwrap() + 1;
+    let state = serde_json::json!({ "epoch": first.json["epoch"], "data": { "conn": conn, "online": true } });
+    let topic = "gatehouse/v1/gate-1/up/state".to_owned();
+    {
+        let mut script = bench.broker.script.lock().unwrap();
+        script.retained = vec![(topic.clone(), state.to_string())];
+        script.decide = Box::new(|heard| if heard.connection == 1 { Answer::Close } else { Answer::Code(0) });
+    }
+    bench.store.next_conn(&other, 0).await.unwrap();
+    bench.press(1).await;
+    while bench.next_event().await.json["sequence"] != "0000000000000002" {}
+    bench.settled().await;
+    assert_eq!(bench.store.heads().borrow().epoch().to_string(), first.json["epoch"].as_str().unwrap());
+    // And now as an echo of what it says live.
+    bench.store.next_conn(&other, 100).await.unwrap();
+    let state = serde_json::json!({ "epoch": first.json["epoch"], "data": { "conn": 100, "online": true } });
+    bench.broker.publish(&topic, &state.to_string(), false).await;
+    bench.trouble_says("another uplink").await;
+    assert!(!bench.events().iter().any(|name| name.starts_with("store.") || name.starts_with("uplink.")));
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_forks_again_and_again_forks_once() {
+    // Somebody writes ever higher numbers under our own epoch, whichever that is.
+    let mut bench = Bench::start(Script::default(), quick(), 1).await;
+    let first = bench.next_event().await;
+    bench.settled().await;
+    let topic = "gatehouse/v1/gate-1/up/state";
+    let state = serde_json::json!({ "epoch": first.json["epoch"], "data": { "conn": 500, "online": false } });
+    bench.broker.publish(topic, &state.to_string(), true).await;
+    bench.event_comes("store.restored").await;
+    let again = bench.broker.next_on("/up/event/device").await;
+    assert_ne!(again.json["epoch"], first.json["epoch"]);
+    let state = serde_json::json!({ "epoch": again.json["epoch"], "data": { "conn": 900, "online": true } });
+    bench.broker.publish(topic, &state.to_string(), true).await;
+    bench.event_comes("uplink.duplicate_identity").await;
+    assert_eq!(bench.events().iter().filter(|name| *name == "store.restored").count(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fork_by_another_uplink_begins_a_new_connection() {
+    let mut bench = Bench::start(Script::default(), quick(), 1).await;
+    let first = bench.next_event().await;
+    bench.settled().await;
+    let epoch = bench.store.fork_epoch("another uplink's platform has seen it").await.unwrap();
+    loop {
+        let state = bench.broker.next_on("/up/state").await;
+        if state.connection > first.connection {
+            assert_eq!(state.json["epoch"], epoch.to_string());
+            break;
+        }
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_closes_at_the_first_record_is_not_run_against() {
+    let decide = Box::new(
+        |heard: &broker::Heard| {
+            if heard.topic.contains("/up/event/") { Answer::Close } else { Answer::Code(0) }
+        },
+    );
+    let mut bench = Bench::start(Script { decide, ..Script::default() }, quick(), 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let conn = bench.board.snapshot().uplinks[&bench.uplink].conn;
+    assert!((2..=12).contains(&conn), "{conn} connections in ten seconds");
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_uplink_that_was_never_up_is_down_since_it_began() {
+    let before_ms = SystemClock::new().mono_ms();
+    let script = Script { connack: vec![0x87], ..Script::default() };
+    let mut bench = Bench::start(script, quick(), 1).await;
+    bench.trouble_says("check `username`").await;
+    let status = bench.board.snapshot().uplinks[&bench.uplink].clone();
+    assert!(!status.connected && status.since_mono_ms >= before_ms, "{status:?}");
     bench.stop().await;
 }
 
