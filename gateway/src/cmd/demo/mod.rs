@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +24,7 @@ use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::model::ids::ClientName;
 use crate::model::record::Class;
+use crate::south::broker::secrets::{Secret, write_secret};
 use crate::store::Read;
 
 /// The demo's compound, as any configuration.
@@ -44,20 +44,8 @@ const SUM_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// End by itself after this time, for example 30s; until Ctrl-C if not given.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = super::span)]
     runs_for: Option<Duration>,
-}
-
-/// `30s`, `5m` or a plain number of seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit) =
-        match text.strip_suffix('s').map(|d| (d, 1)).or(text.strip_suffix('m').map(|d| (d, 60))) {
-            Some(split) => split,
-            None => (text, 1),
-        };
-    let count: u64 =
-        digits.parse().map_err(|_not_a_number| format!("{text:?} is no time such as 30s or 5m"))?;
-    Ok(Duration::from_secs(count.saturating_mul(unit)))
 }
 
 /// What happened, at the end.
@@ -168,12 +156,8 @@ fn prepare(
         table.get("clients").and_then(toml::Value::as_table).map(|t| t.keys().cloned().collect::<Vec<_>>());
     let mut keys = BTreeMap::new();
     for name in names.unwrap_or_default() {
-        let secret = format!("{:032x}", fastrand::u128(..));
-        let hash: String =
-            Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let file = secrets.join(&name);
-        fs::write(&file, format!("sha256:{hash}\n"))?;
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let (secret, kept) = Secret::generate()?;
+        write_secret(&secrets.join(&name), &kept, false)?;
         keys.insert(ClientName::new(&name)?, secret);
     }
     let mut loaded = config::load(folder)?;
