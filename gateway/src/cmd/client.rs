@@ -85,7 +85,8 @@ fn add(args: &SecretArgs, path: &Path, configured: bool, streams: &mut Streams<'
         streams.notes,
         "The configuration does not have it yet; add, and restart the gateway:\n\n  [clients.{name}]\n  \
          # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\"\n  \
-         # client_id = \"{name}\"  # the MQTT client id that it must use"
+         # client_id = \"{name}\"  # the MQTT client id that it must use\n  \
+         # subscribe = []        # what it may subscribe to; for Zigbee2MQTT [\"zigbee2mqtt/#\"]"
     )?;
     Ok(())
 }

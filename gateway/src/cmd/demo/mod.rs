@@ -125,17 +125,18 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
     drain(&view, &daemon).await;
 
     let stored = stored_ids(&daemon)?;
-    let received = view.received();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
-    let sum = Sum {
-        sent: load(&said.sent),
-        acknowledged: load(&said.acknowledged),
-        stored: stored.len() as u64,
-        delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
-        duplicated: received.duplicates(),
-        lost: received.missing(&stored).len() as u64,
+    let sum = {
+        let received = view.received();
+        Sum {
+            sent: load(&said.sent),
+            acknowledged: load(&said.acknowledged),
+            stored: stored.len() as u64,
+            delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
+            duplicated: received.duplicates(),
+            lost: received.missing(&stored).len() as u64,
+        }
     };
-    drop(received);
     daemon.stop().await?;
     view.close().await;
     cable.remove().await;

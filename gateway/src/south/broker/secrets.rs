@@ -25,10 +25,10 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 /// What is wrong with a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("cannot read the secret {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot write the secret {path}: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the secret {path}: {reason}")]
+    Read { path: PathBuf, reason: std::io::Error },
+    #[error("cannot write the secret {path}: {reason}")]
+    Write { path: PathBuf, reason: std::io::Error },
     #[error("the secret {path} already exists; change it with `gatehouse client passwd`")]
     Exists { path: PathBuf },
     #[error("{path} is no secret; make one with `gatehouse client passwd`")]
@@ -147,7 +147,7 @@ impl SecretFile {
     /// # Errors
     /// The file cannot be read, or holds no secret.
     pub fn load(&self) -> Result<Arc<Secret>, SecretError> {
-        let read = |source| SecretError::Read { path: self.path.clone(), source };
+        let read = |reason| SecretError::Read { path: self.path.clone(), reason };
         let file = File::open(&self.path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         let version = Version::of(&meta);
@@ -184,7 +184,7 @@ fn belong_to_directory(file: &File, path: &Path) -> std::io::Result<()> {
 /// # Errors
 /// It exists and `replace` is not set, or cannot be written.
 pub fn write_secret(path: &Path, secret: &Secret, replace: bool) -> Result<(), SecretError> {
-    let failed = |source| SecretError::Write { path: path.to_owned(), source };
+    let failed = |reason| SecretError::Write { path: path.to_owned(), reason };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -205,9 +205,9 @@ pub fn write_secret(path: &Path, secret: &Secret, replace: bool) -> Result<(), S
     // A hard link fails where a rename would replace.
     let linked = std::fs::hard_link(&temporary, path);
     std::fs::remove_file(&temporary).map_err(failed)?;
-    linked.map_err(|source| match source.kind() {
+    linked.map_err(|reason| match reason.kind() {
         std::io::ErrorKind::AlreadyExists => SecretError::Exists { path: path.to_owned() },
-        _ => failed(source),
+        _ => failed(reason),
     })
 }
 
