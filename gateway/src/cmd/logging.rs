@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged unless RUST_LOG says otherwise. The broker's library tells of every refused login at INFO; ours are
+/// What is logged unless `RUST_LOG` says otherwise. The broker's library tells of every refused login at INFO; ours are
 /// counted.
 pub(super) const SERVICE: &str = "info,rmqtt=error,rmqtt_net=error,rumqttc=error";
 /// For the demo, whose view must not drown.

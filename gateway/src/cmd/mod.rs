@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 /// Where the configuration stands unless told otherwise.
 const CONFIG_PATH: &str = "/etc/gatehouse";
 
-/// EX_CONFIG of sysexits.h: the unit does not start the daemon again until a person has mended the configuration.
+/// `EX_CONFIG` of sysexits.h: the unit does not start the daemon again until a person has mended the configuration.
 const CONFIG_REFUSED: u8 = 78;
 
 /// The gateway of a residential compound's gate room (智慧安防小区网关).

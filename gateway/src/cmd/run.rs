@@ -27,11 +27,11 @@ use crate::store::{self, How, Store, Synchronous};
 
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
 const SOUTH_GRACE: Duration = Duration::from_millis(1_500);
-const NORTH_GRACE: Duration = Duration::from_millis(2_000);
+const NORTH_GRACE: Duration = Duration::from_secs(2);
 /// Of it, for what is on its way already.
 const NORTH_DRAIN: Duration = Duration::from_millis(1_500);
 const HOUSE_GRACE: Duration = Duration::from_millis(300);
-const STORE_GRACE: Duration = Duration::from_millis(1_000);
+const STORE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the listeners may take to be bound before READY is said anyway: a bus whose port is taken must not keep the
 /// others from being watched; it backs off and shows in `status`.
@@ -50,7 +50,7 @@ pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
     }
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM could not be listened for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT could not be listened for")?;
-    let mut daemon = Daemon::start(loaded).await?;
+    let mut daemon = Daemon::start(&loaded)?;
     daemon.ready().await;
     notify(&[sd_notify::NotifyState::Ready]);
     let failure = tokio::select! {
@@ -92,22 +92,21 @@ struct Shared {
 
 impl Daemon {
     /// Opens the journal and starts every unit. The journal comes first: nothing may be taken that cannot be kept.
-    pub async fn start(loaded: Loaded) -> anyhow::Result<Self> {
-        let loaded = Arc::new(loaded);
+    pub fn start(loaded: &Loaded) -> anyhow::Result<Self> {
         let shared = Shared {
             clock: Arc::new(SystemClock::new()),
             metrics: Arc::new(Metrics::new()),
             board: Arc::new(Board::new()),
         };
-        let store = open_store(&loaded, &shared)?;
+        let store = open_store(loaded, &shared)?;
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
-        spawn_house(&mut supervisor, &loaded, &shared, &store);
+        spawn_house(&mut supervisor, loaded, &shared, &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
-            spawn_uplink(&mut supervisor, (name, uplink), &loaded, &shared, &store);
+            spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, &store);
         }
         let mut listening = Vec::new();
         for (name, BusConfig::Broker(broker)) in &loaded.settings.buses {
-            let broker = broker_of(name, broker, &loaded, &shared, &store)?;
+            let broker = broker_of(name, broker, loaded, &shared, &store)?;
             listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
         }
         Ok(Self { supervisor, store, board: shared.board, listening })

@@ -276,13 +276,20 @@ fn references_and_claims() {
          `devices.sos-2.address`",
         "",
     );
+    check(
+        "[uplinks",
+        "[uplinks.street.mqtt]\nurl = \"mqtt://localhost\"\n[uplinks.city.mqtt]\nurl = \"mqtt://localhost:1883\"\n[uplinks",
+        "19:7 topic tree \"gatehouse\" at localhost:1883 is claimed by both `uplinks.street.mqtt.url` and \
+         `uplinks.city.mqtt.url`",
+        "",
+    );
 }
 
 #[test]
 fn uplinks_have_a_limit() {
     let mut text = GOOD.to_owned();
     for n in 0..8 {
-        writeln!(text, "[uplinks.x{n}.mqtt]\nurl = \"mqtt://127.0.0.1\"").unwrap();
+        writeln!(text, "[uplinks.x{n}.mqtt]\nurl = \"mqtt://127.0.0.1:{}\"", 3000 + n).unwrap();
     }
     let report = check_bytes("gatehouse.toml", text.as_bytes());
     assert_eq!(mistakes(&report), ["32:10 9 uplinks, at most 8 are allowed"]);

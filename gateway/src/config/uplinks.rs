@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::UplinkTable;
-use crate::model::check::Problem;
+use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::UplinkName;
 
 /// Mistakes between the keys of one uplink.
@@ -66,6 +66,22 @@ fn url(text: &str) -> Option<(String, String)> {
         return Some((format!("{scheme}:// has no path"), hint));
     }
     None
+}
+
+/// One gateway's topics at one broker: two uplinks there would overwrite each other's state.
+pub(super) fn claim(name: &UplinkName, table: &UplinkTable) -> Claim {
+    let UplinkTable::Mqtt(uplink) = table;
+    let (scheme, rest) = uplink.url.split_once("://").unwrap_or(("", &uplink.url));
+    let (host, port) = split(rest.split('/').next().unwrap_or(rest));
+    let port = port.unwrap_or(match scheme {
+        "mqtts" => "8883",
+        "ws" => "80",
+        "wss" => "443",
+        _ => "1883",
+    });
+    let path = ["uplinks", name.as_str(), "mqtt", "url"].map(str::to_owned).to_vec();
+    let broker = format!("{}:{port}", host.to_ascii_lowercase());
+    Claim { path, resource: Resource::Topics { broker, root: uplink.root.clone() } }
 }
 
 /// Host and port of an authority; an IPv6 address stands in brackets.

@@ -95,6 +95,7 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
 pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Problem>, Vec<Claim>) {
     let (mut problems, mut claims) = gateway(view);
     claims.extend(south_claims(view, partial));
+    claims.extend(partial.uplinks.iter().map(|(name, uplink)| super::uplinks::claim(name, uplink)));
     problems.extend(south_problems(view, parts));
     problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
     // A URL can be judged by itself, also where another key of the same uplink is wrong.

@@ -48,6 +48,8 @@ pub enum Resource {
     Line(String),
     /// An MQTT client id at one broker.
     ClientId(String),
+    /// What one gateway says at one broker: `{root}/v1/{gateway}/…`.
+    Topics { broker: String, root: String },
     /// A device's address behind one client or on one bus.
     Address { on: String, address: String },
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Resource {
             Self::Tcp(address) => write!(out, "TCP {address}"),
             Self::Line(path) => write!(out, "serial line {path}"),
             Self::ClientId(id) => write!(out, "MQTT client id {id:?}"),
+            Self::Topics { broker, root } => write!(out, "topic tree {root:?} at {broker}"),
             Self::Address { on, address } => write!(out, "address {address:?} on {on}"),
         }
     }

@@ -18,7 +18,7 @@ pub struct UplinkConfig {
     #[serde(default = "default_root")]
     #[schemars(regex(pattern = r"^[^+#/\x00]+(/[^+#/\x00]+)*$"), length(max = 128))]
     pub root: String,
-    /// MQTT client id; `gatehouse-` and the gateway's name if not given.
+    /// MQTT client id; `gatehouse-`, the gateway's name, `-` and the uplink's name if not given.
     #[schemars(length(min = 1, max = 128))]
     pub client_id: Option<String>,
     /// User name.

@@ -151,12 +151,17 @@ fn counts(vec: &IntCounterVec) -> Vec<Count> {
         .flat_map(|family| family.get_metric().to_vec())
         .map(|metric| Count {
             labels: metric.get_label().iter().map(|label| label.value().to_owned()).collect(),
-            // Counters are whole numbers below 2^53.
-            count: metric.get_counter().value() as u64,
+            count: whole(metric.get_counter().value()),
         })
         .collect();
     counts.sort_by(|a, b| a.labels.cmp(&b.labels));
     counts
+}
+
+/// prometheus hands counters out as floats; ours are whole numbers below 2^53.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and never negative")]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 #[cfg(test)]

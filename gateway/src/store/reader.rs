@@ -144,6 +144,15 @@ impl Reader {
         .transpose()
     }
 
+    /// The highest connection number given out to any uplink, 0 if none.
+    pub fn highest_conn(&self) -> Result<u64, StoreError> {
+        self.snapshot(|conn| {
+            let conn: Option<i64> =
+                conn.prepare_cached("SELECT max(conn) FROM uplink")?.query_row([], |row| row.get(0))?;
+            Ok(conn.map_or(0, number))
+        })
+    }
+
     /// The last connection number given out to an uplink, 0 if none.
     pub fn last_conn(&self, uplink: &UplinkName) -> Result<u64, StoreError> {
         self.snapshot(|conn| {

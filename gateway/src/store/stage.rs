@@ -253,7 +253,9 @@ impl<'a> Stage<'a> {
     }
 
     fn next_conn(&mut self, uplink: &UplinkName, at_least: u64) -> rusqlite::Result<u64> {
-        let given = self.state.conns.get(uplink).copied().unwrap_or(0).max(self.state.conn_floor);
+        // One count for all uplinks: an uplink that was renamed, or two at one broker, never meet a number of theirs
+        // that is higher than any this journal has given.
+        let given = self.state.conns.values().copied().max().unwrap_or(0).max(self.state.conn_floor);
         let conn = given.saturating_add(1).max(at_least);
         self.conn
             .prepare_cached(

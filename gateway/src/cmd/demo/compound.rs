@@ -20,6 +20,13 @@ pub(super) struct Talker {
     pub(super) profile: String,
 }
 
+/// An account at the gateway's broker and the devices it speaks for.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) secret: String,
+    pub(super) talkers: Vec<Talker>,
+}
+
 /// What the devices said.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -32,24 +39,23 @@ pub(super) struct Said {
 /// Starts one MQTT client for each account; each speaks for its devices until `cancel`.
 pub(super) fn start(
     port: u16,
-    accounts: BTreeMap<ClientName, (String, Vec<Talker>)>,
+    accounts: BTreeMap<ClientName, Account>,
     cancel: &CancellationToken,
     seed: u64,
 ) -> (JoinSet<()>, Arc<Said>) {
     let said = Arc::new(Said::default());
     let mut tasks = JoinSet::new();
-    for (index, (name, (secret, talkers))) in accounts.into_iter().enumerate() {
+    for (index, (name, member)) in accounts.into_iter().enumerate() {
         let rng = fastrand::Rng::with_seed(seed.wrapping_add(index as u64));
-        tasks.spawn(account(port, name, secret, talkers, cancel.clone(), Arc::clone(&said), rng));
+        tasks.spawn(speak(port, name, member, cancel.clone(), Arc::clone(&said), rng));
     }
     (tasks, said)
 }
 
-async fn account(
+async fn speak(
     port: u16,
     name: ClientName,
-    secret: String,
-    talkers: Vec<Talker>,
+    Account { secret, talkers }: Account,
     cancel: CancellationToken,
     said: Arc<Said>,
     mut rng: fastrand::Rng,

@@ -10,16 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::compound::Talker;
+use self::compound::{Account, Said, Talker};
 use self::platform::PlatformBroker;
 use self::proxy::Cable;
-use self::view::View;
+use self::view::{Received, View};
 use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::model::ids::ClientName;
@@ -104,7 +105,7 @@ impl Drop for Folder {
 async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
     let platform = PlatformBroker::start().await?;
     let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
-    let (loaded, accounts, port) = prepare(folder, &cable)?;
+    let Prepared { loaded, accounts, port } = prepare(folder, &cable)?;
     let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
     let view = View::open(platform.address, &root.unwrap_or_default()).await?;
     println!(
@@ -113,7 +114,7 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
         accounts.len(),
         platform.address
     );
-    let mut daemon = Daemon::start(loaded).await?;
+    let mut daemon = Daemon::start(&loaded)?;
     daemon.ready().await;
     let hush = CancellationToken::new();
     let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
@@ -125,29 +126,34 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
     drain(&view, &daemon).await;
 
     let stored = stored_ids(&daemon)?;
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
-    let sum = {
-        let received = view.received();
-        Sum {
-            sent: load(&said.sent),
-            acknowledged: load(&said.acknowledged),
-            stored: stored.len() as u64,
-            delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
-            duplicated: received.duplicates(),
-            lost: received.missing(&stored).len() as u64,
-        }
-    };
+    let sum = sum_up(&said, &stored, &view.received());
     daemon.stop().await?;
     view.close().await;
     cable.remove().await;
     Ok(sum)
 }
 
+fn sum_up(said: &Said, stored: &BTreeSet<String>, received: &Received) -> Sum {
+    Sum {
+        sent: said.sent.load(Ordering::SeqCst),
+        acknowledged: said.acknowledged.load(Ordering::SeqCst),
+        stored: stored.len() as u64,
+        delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
+        duplicated: received.duplicates(),
+        lost: received.missing(stored).len() as u64,
+    }
+}
+
+/// A configuration with this run's ports, and who logs in to it.
+#[derive(Debug)]
+struct Prepared {
+    loaded: Loaded,
+    accounts: BTreeMap<ClientName, Account>,
+    port: u16,
+}
+
 /// Writes configuration and secrets, and puts this run's ports in.
-fn prepare(
-    folder: &Path,
-    cable: &Cable,
-) -> anyhow::Result<(Loaded, BTreeMap<ClientName, (String, Vec<Talker>)>, u16)> {
+fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
     let secrets = folder.join("secrets");
     fs::create_dir(&secrets)?;
     fs::write(folder.join("gatehouse.toml"), CONFIG)?;
@@ -157,9 +163,9 @@ fn prepare(
         table.get("clients").and_then(toml::Value::as_table).map(|t| t.keys().cloned().collect::<Vec<_>>());
     let mut keys = BTreeMap::new();
     for name in names.unwrap_or_default() {
-        let (secret, kept) = Secret::generate()?;
-        write_secret(&secrets.join(&name), &kept, false)?;
-        keys.insert(ClientName::new(&name)?, secret);
+        let (text, secret) = Secret::generate()?;
+        write_secret(&secrets.join(&name), &secret, false)?;
+        keys.insert(ClientName::new(&name)?, text);
     }
     let mut loaded = config::load(folder)?;
     let port = free_port()?;
@@ -173,13 +179,10 @@ fn prepare(
     loaded.settings.gateway.socket = Some(folder.join("gatehouse.sock"));
     loaded.settings.gateway.http = None;
     let accounts = accounts(&loaded, keys);
-    Ok((loaded, accounts, port))
+    Ok(Prepared { loaded, accounts, port })
 }
 
-fn accounts(
-    loaded: &Loaded,
-    keys: BTreeMap<ClientName, String>,
-) -> BTreeMap<ClientName, (String, Vec<Talker>)> {
+fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<ClientName, Account> {
     let mut accounts = BTreeMap::new();
     for (name, secret) in keys {
         let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
@@ -190,7 +193,8 @@ fn accounts(
                 let topic = template.replace("{base}", &base).replace("{address}", &device.address);
                 Some(Talker { topic, profile: device.profile.to_string() })
             });
-        accounts.insert(name.clone(), (secret, talkers.collect()));
+        let account = Account { secret, talkers: talkers.collect() };
+        accounts.insert(name, account);
     }
     accounts
 }

@@ -129,7 +129,7 @@ pub(super) async fn run_once(shell: &mut Shell, cancel: &CancellationToken) -> R
     let conn = parts.store.next_conn(&parts.uplink, 0).await?;
     let epoch = shell.source.epoch();
     let will = shell.wording.will(conn, epoch, &shell.now());
-    let default_id = format!("gatehouse-{}", parts.gateway);
+    let default_id = format!("gatehouse-{}-{}", parts.gateway, parts.uplink);
     let client_id = parts.config.client_id.as_deref().unwrap_or(&default_id);
     let options = options(&parts.config, client_id, will, &parts.clock)?;
     let requests = usize::from(parts.config.pacing.inflight) + REQUESTS_SPARE;
@@ -209,11 +209,12 @@ impl Connection<'_> {
                 None => break,
             }
         }
-        if let Some(seen) = retained.and_then(|publish| Seen::parse(&publish.payload))
-            && seen.epoch == self.epoch
-            && seen.conn >= session.conn
-        {
-            return Err(self.fork(seen.conn).await);
+        if let Some(seen) = retained.and_then(|publish| Seen::parse(&publish.payload)) {
+            if seen.epoch != self.epoch {
+                self.shell.meet_foreign(self.epoch);
+            } else if self.is_copy(seen.conn)? {
+                return Err(self.fork(seen.conn).await);
+            }
         }
         Ok(session)
     }
@@ -282,6 +283,15 @@ impl Connection<'_> {
         }
     }
 
+    /// Whether a state of our epoch with this connection number was said by another box that has this journal: nobody here
+    /// has said it, since the number is this connection's own or was never given to an uplink of ours.
+    fn is_copy(&self, seen_conn: u64) -> Result<bool, LinkError> {
+        if seen_conn <= self.shell.conn {
+            return Ok(seen_conn == self.shell.conn);
+        }
+        Ok(seen_conn > self.shell.parts.store.reader()?.highest_conn()?)
+    }
+
     /// The platform has a state of our own epoch from a connection that we have not had yet: this journal is a copy.
     async fn fork(&mut self, seen_conn: u64) -> LinkError {
         let parts = &self.shell.parts;
@@ -302,6 +312,7 @@ impl Connection<'_> {
         shell.was_up = true;
         let now_ms = shell.parts.clock.mono_ms();
         shell.engine.connected(session, now_ms);
+        shell.spoke_as = Some(session.epoch);
         shell.show(now_ms, true);
         for publish in std::mem::take(&mut self.early) {
             self.hear(&publish);
@@ -402,15 +413,17 @@ impl Connection<'_> {
 
     /// Our own state came back to us: our echo, a late will, or a second box.
     fn hear_state(&mut self, payload: &[u8], retained: bool) {
+        let Some(seen) = Seen::parse(payload) else { return };
+        // A journal that cannot be read for the moment is no proof of a copy.
+        let copied = retained && self.is_copy(seen.conn).unwrap_or(false);
         let shell = &mut *self.shell;
         let now_ms = shell.parts.clock.mono_ms();
-        let Some(seen) = Seen::parse(payload) else { return };
         let ours = seen.epoch == self.epoch && seen.conn == shell.conn;
         if ours && seen.online {
             return;
         }
         let later = seen.epoch == self.epoch && seen.conn > shell.conn;
-        if later && retained {
+        if later && copied {
             self.copied = Some(seen.conn);
             return;
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::model::ids::Epoch;
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::refusal::Refusal;
@@ -29,6 +30,8 @@ const EVENTS_AT_ONCE: usize = 8;
 const BOARD_MS: u64 = 250;
 /// "A second box" is told as an event at most this often.
 const DUPLICATE_EVENT_MS: u64 = 3_600_000;
+/// Foreign states in the place of ours that mean a second box.
+const FOREIGN_STATES_MAX: u32 = 2;
 /// The longest the shell sleeps: heads that moved without a word are noticed then.
 const SLEEP_MS_MAX: u64 = 5_000;
 
@@ -59,6 +62,10 @@ pub(super) struct Shell {
     commands: usize,
     board_at_ms: u64,
     duplicate_told_ms: Option<u64>,
+    /// The epoch of the last connection that published its state.
+    pub(super) spoke_as: Option<Epoch>,
+    /// How often another epoch's state stood where ours had been.
+    foreign_met: u32,
 }
 
 /// Runs short blocking work without stalling the runtime's other tasks, where the runtime allows it.
@@ -87,6 +94,8 @@ impl Shell {
             commands: 0,
             board_at_ms: 0,
             duplicate_told_ms: None,
+            spoke_as: None,
+            foreign_met: 0,
         }
     }
 
@@ -146,6 +155,18 @@ impl Shell {
             }
             .boxed(),
         );
+    }
+
+    /// The retained state is another journal's. Once it may be an old one that the broker has restored; where ours
+    /// was replaced again, another box speaks, also if the broker does not say why it cuts us off.
+    pub(super) fn meet_foreign(&mut self, epoch: Epoch) {
+        if self.spoke_as != Some(epoch) {
+            return;
+        }
+        self.foreign_met = self.foreign_met.saturating_add(1);
+        if self.foreign_met >= FOREIGN_STATES_MAX {
+            self.tell_duplicate(self.now().mono_ms);
+        }
     }
 
     /// Somebody else uses this gateway's name or client id.

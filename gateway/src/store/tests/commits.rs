@@ -179,12 +179,15 @@ fn connection_numbers_only_grow() {
     assert_eq!(core.next_conn(&a, 0).unwrap(), 1);
     assert_eq!(core.next_conn(&a, 10).unwrap(), 10);
     assert_eq!(core.next_conn(&a, 3).unwrap(), 11);
-    assert_eq!(core.next_conn(&b, 0).unwrap(), 1);
+    // One count for all uplinks.
+    assert_eq!(core.next_conn(&b, 0).unwrap(), 12);
     drop(core);
     let (mut core, opened) = open(dir.path(), &clock).unwrap();
     assert_eq!(opened.how, super::super::How::Existing);
-    assert_eq!(core.next_conn(&a, 0).unwrap(), 12);
-    assert_eq!(core.reader().unwrap().last_conn(&a).unwrap(), 12);
+    assert_eq!(core.next_conn(&a, 0).unwrap(), 13);
+    assert_eq!(core.reader().unwrap().last_conn(&a).unwrap(), 13);
+    assert_eq!(core.reader().unwrap().last_conn(&b).unwrap(), 12);
+    assert_eq!(core.reader().unwrap().highest_conn().unwrap(), 13);
 }
 
 #[test]
