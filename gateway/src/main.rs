@@ -1,4 +1,5 @@
-//! Arguments and exit code: 0 done, 1 a finding or failure that the command reports, 2 wrong usage or nothing to work on.
+//! Arguments and exit code: 0 done, 1 a finding or failure that the command reports, 2 wrong usage or nothing to work on,
+//! 78 the configuration was refused.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! `gatehouse check PATH`: every mistake of a configuration at once. Opens no port, no socket and no journal.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -14,14 +14,16 @@ pub const MISTAKES: u8 = 1;
 /// A file or directory could not be read.
 pub const UNREADABLE: u8 = 2;
 
-/// Checks a configuration and reports every mistake with file, line and column.
+/// Check a configuration and report every mistake at once, with file, line and column; opens nothing (检查配置).
 ///
-/// Opens no port and changes nothing. Exit code: 0 nothing wrong (warnings are allowed), 1 mistakes, 2 unreadable.
-#[derive(Debug, Clone, Args)]
+/// Exit code: 0 nothing wrong (warnings are allowed), 1 mistakes, 2 unreadable.
+#[derive(Debug, Clone, Default, Args)]
 pub struct CheckArgs {
-    /// A configuration file, or a directory of *.toml files.
-    #[arg(default_value = "/etc/gatehouse")]
-    pub path: PathBuf,
+    /// A configuration file, or a directory of *.toml files [default: /etc/gatehouse].
+    pub path: Option<PathBuf>,
+    /// The same, written as for the other commands.
+    #[arg(long, short, value_name = "PATH", conflicts_with = "path")]
+    pub config: Option<PathBuf>,
     /// How to report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -31,8 +33,9 @@ pub struct CheckArgs {
 }
 
 /// For a person or for a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    #[default]
     Text,
     Json,
 }
@@ -42,16 +45,17 @@ pub enum Format {
 /// # Errors
 /// The report could not be written.
 pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
-    let (report, sum) = match config::load(&args.path) {
+    let path = args.path.as_deref().or(args.config.as_deref()).unwrap_or(Path::new(super::CONFIG_PATH));
+    let (report, sum) = match config::load(path) {
         Ok(loaded) => {
             let settings = &loaded.settings;
             let sum = format!(
-                "{}: {} devices, {} clients, {} buses, {} uplinks: no mistakes",
-                args.path.display(),
-                settings.devices.len(),
-                settings.clients.len(),
-                settings.buses.len(),
-                settings.uplinks.len(),
+                "{}: {}, {}, {}, {}: no mistakes",
+                path.display(),
+                counted(settings.devices.len(), "device", "devices"),
+                counted(settings.clients.len(), "client", "clients"),
+                counted(settings.buses.len(), "bus", "buses"),
+                counted(settings.uplinks.len(), "uplink", "uplinks"),
             );
             (loaded.warnings, Some(sum))
         }
@@ -69,8 +73,12 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
     Ok(exit_code(&report, args.strict))
 }
 
-/// The exit code of a report; `strict` takes warnings for mistakes. `run` ends with the same code when it refuses.
-pub fn exit_code(report: &config::Report, strict: bool) -> u8 {
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+/// The exit code of a report; `strict` takes warnings for mistakes.
+fn exit_code(report: &config::Report, strict: bool) -> u8 {
     if report.unreadable() {
         UNREADABLE
     } else if report.mistakes() > 0 || (strict && report.warnings() > 0) {
@@ -89,7 +97,8 @@ mod tests {
         let path = directory.path().join("gatehouse.toml");
         std::fs::write(&path, text).unwrap();
         let mut out = Vec::new();
-        let code = check(&CheckArgs { path, format, strict }, &mut out).unwrap();
+        let args = CheckArgs { path: Some(path), format, strict, ..CheckArgs::default() };
+        let code = check(&args, &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 
@@ -107,10 +116,11 @@ mod tests {
     fn what_cannot_be_read_has_a_code_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         for (path, said) in
-            [(directory.path().join("gone.toml"), "cannot read"), (directory.path().into(), "no *.toml")]
+            [(directory.path().join("gone.toml"), "--config PATH"), (directory.path().into(), "no *.toml")]
         {
             let mut out = Vec::new();
-            let code = check(&CheckArgs { path, format: Format::Text, strict: false }, &mut out).unwrap();
+            let args = CheckArgs { config: Some(path), ..CheckArgs::default() };
+            let code = check(&args, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert_eq!(code, UNREADABLE, "{text}");
             assert!(text.contains(said), "{text}");

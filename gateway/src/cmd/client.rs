@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
+use crate::config::Settings;
 use crate::model::ids::{ClientName, NameError};
 use crate::south::broker::secrets::{Secret, write_secret};
 
@@ -51,29 +52,41 @@ pub struct Streams<'a> {
 }
 
 impl ClientArgs {
-    /// Writes the secret's digest into `secrets_dir`. A made secret goes to `streams.out`, alone on its line, so that a
+    /// Writes the secret's digest into the configured directory. A made secret goes to `streams.out`, alone on its line, so that a
     /// script can take it; what a person should know goes to `streams.notes`.
     ///
     /// # Errors
-    /// The password is too short, the file exists already (`add`) or not (`passwd`), or cannot be written.
-    pub fn run(&self, secrets_dir: &Path, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+    /// The password is too short, the file exists already (`add`) or not (`passwd`), or cannot be written; or the client
+    /// logs in with a certificate and has no secret.
+    pub fn run(&self, settings: &Settings, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+        let (ClientCommand::Add(args) | ClientCommand::Passwd(args)) = &self.command;
+        let name = &args.name;
+        let configured = settings.clients.get(name);
+        if configured.is_some_and(|client| client.certificate) {
+            bail!("client {name} logs in with a certificate: it has no secret");
+        }
+        let path = settings.gateway.secrets_dir.join(name.as_str());
         match &self.command {
-            ClientCommand::Add(args) => add(args, &secrets_dir.join(args.name.as_str()), streams),
-            ClientCommand::Passwd(args) => passwd(args, &secrets_dir.join(args.name.as_str()), streams),
+            ClientCommand::Add(_) => add(args, &path, configured.is_some(), streams),
+            ClientCommand::Passwd(_) => passwd(args, &path, streams),
         }
     }
 }
 
-fn add(args: &SecretArgs, path: &Path, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+fn add(args: &SecretArgs, path: &Path, configured: bool, streams: &mut Streams<'_>) -> anyhow::Result<()> {
     let (shown, secret) = make(args, streams.input)?;
     write_secret(path, &secret, false)?;
     tell(streams, args, shown.as_deref())?;
+    if configured {
+        return Ok(());
+    }
     let name = &args.name;
     writeln!(
         streams.notes,
-        "If the configuration does not have it yet, add:\n\n  [clients.{name}]\n  \
+        "The configuration does not have it yet; add, and restart the gateway:\n\n  [clients.{name}]\n  \
          # base = \"{name}\"       # it publishes under this topic; for Zigbee2MQTT \"zigbee2mqtt\"\n  \
-         # client_id = \"{name}\"  # the MQTT client id that it must use"
+         # client_id = \"{name}\"  # the MQTT client id that it must use\n  \
+         # subscribe = []        # what it may subscribe to; for Zigbee2MQTT [\"zigbee2mqtt/#\"]"
     )?;
     Ok(())
 }
@@ -129,7 +142,12 @@ mod tests {
         let line = Line::try_parse_from([&["client"], words].concat())?;
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         let mut streams = Streams { input: &mut input.as_bytes(), out: &mut out, notes: &mut notes };
-        line.client.run(directory, &mut streams)?;
+        let text = format!(
+            "clients = {{ panel = {{}}, door = {{ certificate = true }} }}\n\
+             [gateway]\nname = 'g'\ncompound = 'c'\nsecrets_dir = '{}'",
+            directory.display()
+        );
+        line.client.run(&toml::from_str(&text).unwrap(), &mut streams)?;
         Ok(String::from_utf8([out, notes].concat()).unwrap())
     }
 
@@ -149,6 +167,12 @@ mod tests {
         let said = run(path, &["add", "z2m"], "").unwrap();
         assert!(secret(path).verify(shown(&said).as_bytes()));
         assert!(said.contains("[clients.z2m]"));
+        assert!(
+            !run(path, &["add", "panel"], "").unwrap().contains("[clients.panel]"),
+            "it is there already"
+        );
+        let refused = run(path, &["add", "door"], "").unwrap_err().to_string();
+        assert!(refused.contains("certificate") && !path.join("door").exists(), "{refused}");
         assert!(run(path, &["add", "z2m"], "").unwrap_err().to_string().contains("passwd"));
         let again = run(path, &["passwd", "z2m"], "").unwrap();
         assert_ne!(shown(&again), shown(&said));

@@ -1,5 +1,6 @@
 //! `gatehouse journal`: shows and exports what is recorded, also while the daemon runs. Opens the journal read-only
-//! and reads in short steps, so that the daemon notices nothing.
+//! and reads in short steps, so that the daemon notices nothing. Where the journal is stands in the configuration;
+//! with `--data-dir` none is needed, as for a journal that was set aside.
 //!
 //! Time is the wall clock's as it was stamped, in UTC, with its trust beside it; boot and monotonic time are exported
 //! too, since the wall clock may have been wrong.
@@ -13,6 +14,8 @@ use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::{ConfigArg, until_unread};
+use crate::config;
 use crate::model::ids::DeviceId;
 use crate::model::record::{Body, Class, Record};
 use crate::model::stamp::Stamp;
@@ -24,12 +27,24 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// Records that `tail` shows at most before it follows: they are held in memory.
 const TAIL_RECORDS_MAX: u64 = 100_000;
 
-/// Show or export the journal; works also while the gateway runs.
+/// Show or export what is recorded, also while the gateway runs (查看记录).
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Where the journal is.
+#[derive(Debug, clap::Args)]
+pub struct SourceArgs {
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Directory of the journal, without looking at any configuration.
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What to do with the journal.
@@ -41,12 +56,9 @@ pub enum Verb {
     Export(ExportArgs),
 }
 
-/// Where the journal is and which records are wanted.
+/// Which records are wanted.
 #[derive(Debug, clap::Args)]
 pub struct SelectArgs {
-    /// Directory of the journal: `data_dir` in [gateway].
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/gatehouse")]
-    pub data_dir: PathBuf,
     /// Only this class; may be given several times.
     #[arg(long, value_name = "CLASS", value_enum)]
     pub class: Vec<ClassArg>,
@@ -144,21 +156,18 @@ fn moment(text: &str) -> Result<i64, String> {
 
 /// Runs the subcommand; what it shows goes to `out`. Whoever reads `out` may stop reading at any time.
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
-    let done = match args.verb {
-        Verb::Tail(args) => tail(&args, out),
-        Verb::Export(args) => export(&args, out),
-    };
-    match done {
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        other => other,
-    }
+    until_unread(match args.verb {
+        Verb::Tail(wanted) => tail(&args.source, &wanted, out),
+        Verb::Export(wanted) => export(&args.source, &wanted, out),
+    })
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let io = cause.downcast_ref::<io::Error>();
-        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
+fn open(source: &SourceArgs) -> anyhow::Result<Reader> {
+    let dir = match &source.data_dir {
+        Some(dir) => dir.clone(),
+        None => config::load(&source.config.config)?.settings.gateway.data_dir,
+    };
+    Ok(Reader::open(&dir)?)
 }
 
 fn selection(args: &SelectArgs) -> Selection {
@@ -170,8 +179,8 @@ fn selection(args: &SelectArgs) -> Selection {
     }
 }
 
-fn tail(args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<()> {
-    let reader = Reader::open(&args.select.data_dir)?;
+fn tail(source: &SourceArgs, args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let reader = open(source)?;
     let lines = usize::try_from(args.lines).context("that many lines do not fit into memory")?;
     let mut walk = Walk::tail(&reader, selection(&args.select), lines)?;
     loop {
@@ -190,13 +199,13 @@ fn tail(args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
-fn export(args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+fn export(source: &SourceArgs, args: &ExportArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     if let (Some(from), Some(until)) = (args.from, args.until)
         && from >= until
     {
         bail!("--until is not after --from: nothing lies between");
     }
-    let reader = Reader::open(&args.select.data_dir)?;
+    let reader = open(source)?;
     let selection = Selection { from_ms: args.from, until_ms: args.until, ..selection(&args.select) };
     let walk = Walk::new(&reader, selection)?;
     match &args.output {

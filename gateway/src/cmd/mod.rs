@@ -9,9 +9,10 @@ pub mod platform_check;
 pub mod run;
 pub mod status;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -33,13 +34,11 @@ pub struct Cli {
 enum Command {
     /// Run the gateway until SIGTERM (运行网关).
     Run(ConfigArg),
-    /// Check a configuration and report every mistake at once; opens nothing (检查配置).
     Check(check::CheckArgs),
     /// Show a small compound at work, with an outage, on this machine alone (演示).
     Demo(demo::Args),
     /// Ask the running gateway how it is (运行状态).
     Status(status::Args),
-    /// Read the journal, also while the gateway runs (查看日志).
     Journal(journal::Args),
     /// Add an MQTT client of the embedded broker, or give it a new secret (客户端账号).
     Client {
@@ -48,7 +47,6 @@ enum Command {
         #[command(flatten)]
         args: client::ClientArgs,
     },
-    /// Listen to a broker as a platform would, and report holes, duplicates, schema breaks and late data (平台侧核查).
     PlatformCheck(platform_check::Args),
 }
 
@@ -65,7 +63,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Check(args) => match check::check(&args, &mut io::stdout().lock()) {
             Ok(code) => ExitCode::from(code),
-            Err(error) => finish(Err(error.into())),
+            Err(error) => finish(until_unread(Err(error.into()))),
         },
         Command::Journal(args) => finish(journal::run(args, &mut io::stdout().lock())),
         Command::Client { config, args } => finish(client(&config, &args)),
@@ -77,7 +75,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
             logging::init(logging::DEMO);
             finish(block_on(demo::run(args)))
         }
-        Command::Status(args) => finish(block_on(status::run(args))),
+        Command::Status(args) => finish(block_on(status::run(args)).and_then(|text| print(&text))),
         Command::PlatformCheck(args) => {
             block_on(async { Ok(platform_check::run(args).await) }).unwrap_or_else(|error| finish(Err(error)))
         }
@@ -87,7 +85,36 @@ pub fn dispatch(cli: Cli) -> ExitCode {
 fn client(config: &ConfigArg, args: &client::ClientArgs) -> anyhow::Result<()> {
     let loaded = crate::config::load(&config.config)?;
     let (input, out, notes) = (&mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr().lock());
-    args.run(&loaded.settings.gateway.secrets_dir, &mut client::Streams { input, out, notes })
+    args.run(&loaded.settings, &mut client::Streams { input, out, notes })
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    until_unread(io::stdout().lock().write_all(text.as_bytes()).map_err(anyhow::Error::from))
+}
+
+/// Whoever reads what a command writes may stop at any time, as `head` does: that is no failure.
+fn until_unread(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    let unread = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    match result {
+        Err(error) if error.chain().any(unread) => Ok(()),
+        other => other,
+    }
+}
+
+/// `30s`, `10m`, `2h`, or plain seconds: how long a command goes on.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text.strip_prefix(digits).unwrap_or_default() {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        _ => None,
+    };
+    let seconds =
+        digits.parse().ok().zip(factor).and_then(|(number, factor)| u64::checked_mul(number, factor));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is no time; write 30s, 10m or 2h"))
 }
 
 /// Runs a future on a runtime of its own, which ends with it.
@@ -117,4 +144,45 @@ fn say(error: &anyhow::Error) {
         return;
     }
     eprintln!("gatehouse: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_explains_itself() {
+        let mut cli = Cli::command();
+        cli.build();
+        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.contains('（') || about.contains('('), "{}: {about:?}", command.get_name());
+        }
+        for words in
+            ["run -c x", "check x", "check -c x", "status -c x", "client -c x add z", "journal -c x tail"]
+        {
+            let words = std::iter::once("gatehouse").chain(words.split(' '));
+            assert!(Cli::try_parse_from(words.clone()).is_ok(), "{:?}", words.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(span("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(span("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(span("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(span("5"), Ok(Duration::from_secs(5)));
+        for bad in ["", "s", "-1s", "1d", "1.5h", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let gone = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("could not write");
+        assert!(until_unread(Err(gone)).is_ok());
+        assert!(until_unread(Err(io::Error::from(io::ErrorKind::StorageFull).into())).is_err());
+    }
 }

@@ -21,17 +21,15 @@ pub struct Args {
     json: bool,
 }
 
-/// Prints the status.
-#[expect(clippy::print_stdout, reason = "the command's output")]
-pub async fn run(args: Args) -> anyhow::Result<()> {
+/// The status as it is to be printed.
+pub async fn run(args: Args) -> anyhow::Result<String> {
     let socket = match args.socket {
         Some(socket) => socket,
         None => config::load(&args.config.config)?.settings.gateway.socket(),
     };
     match ask(&socket, &Question::Status).await? {
-        Answer::Status(status) if args.json => println!("{}", serde_json::to_string_pretty(&status)?),
-        Answer::Status(status) => print!("{}", status.text()),
+        Answer::Status(status) if args.json => Ok(serde_json::to_string_pretty(&status)? + "\n"),
+        Answer::Status(status) => Ok(status.text()),
         Answer::Error(error) => bail!("the daemon at {} refused: {error}", socket.display()),
     }
-    Ok(())
 }

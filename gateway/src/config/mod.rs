@@ -134,6 +134,10 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             Err(reason) => texts.unreadable.push(reason),
         }
         absolute
+    } else if matches!(path.try_exists(), Ok(false)) {
+        let shown = path.display();
+        texts.unreadable.push(format!("there is no {shown}; name the configuration with --config PATH"));
+        absolute
     } else {
         texts.read(path);
         absolute.parent().map_or_else(PathBuf::new, Path::to_owned)

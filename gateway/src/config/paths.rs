@@ -85,7 +85,7 @@ fn secret_problem(path: &[&str], file: &Path, client: &str) -> Option<Problem> {
             let shown = file.display();
             let problem =
                 Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));
-            Some(problem.hint(format!("chmod 640 {shown}")))
+            Some(problem.hint(format!("chmod 600 {shown}")))
         }
         // Another user's secrets may well be closed to who runs the check.
         _ => None,

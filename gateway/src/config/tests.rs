@@ -54,6 +54,15 @@ fn check(from: &str, to: &str, expected: &str, hint: &str) {
 }
 
 #[test]
+fn an_address_is_judged_also_where_the_name_is_missing() {
+    let text = GOOD.replace("name = \"gate-1\"", "http = \"0.0.0.0:1883\"");
+    let found = mistakes(&check_bytes("gatehouse.toml", text.as_bytes()));
+    for part in ["others can reach", "`gateway.http` and `buses.lan.broker.listen`", "`name`"] {
+        assert!(found.iter().any(|told| told.contains(part)), "{part} is not in {found:?}");
+    }
+}
+
+#[test]
 fn the_good_one_is_good() {
     let report = check_bytes("gatehouse.toml", GOOD.as_bytes());
     assert!(report.findings().is_empty(), "{}", report.text());

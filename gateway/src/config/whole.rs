@@ -93,8 +93,7 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
 
 /// What sound parts say of themselves and of each other, and what all claim, as far as they could be read.
 pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Problem>, Vec<Claim>) {
-    let (mut problems, _) = gateway(parts);
-    let (_, mut claims) = gateway(partial);
+    let (mut problems, mut claims) = gateway(view);
     claims.extend(south_claims(view, partial));
     claims.extend(partial.uplinks.iter().map(|(name, uplink)| super::uplinks::claim(name, uplink)));
     problems.extend(south_problems(view, parts));
@@ -146,9 +145,12 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     problems
 }
 
-/// What the gateway's own table claims and breaks.
-fn gateway(parts: &Parts) -> (Vec<Problem>, Vec<Claim>) {
-    let Some(http) = parts.gateway.as_ref().and_then(|gateway| gateway.http) else {
+/// What the gateway's own table claims and breaks. Read from the tree: its address is judged also where its name is
+/// missing.
+fn gateway(view: View<'_>) -> (Vec<Problem>, Vec<Claim>) {
+    let table = view.root.get("gateway").and_then(|node| node.get_ref().as_table());
+    let text = table.and_then(|table| table.get("http")).and_then(|node| node.get_ref().as_str());
+    let Some(http) = text.and_then(|text| text.parse::<SocketAddr>().ok()) else {
         return Default::default();
     };
     let path = ["gateway", "http"];

@@ -39,8 +39,10 @@ pub enum Answer {
 /// Why the daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("no running gatehouse answers at {path}; is the service started?")]
+    #[error("no running gatehouse answers at {path} (is the service started?)")]
     Connect { path: PathBuf, source: io::Error },
+    #[error("this user may not ask the daemon at {path}; ask as root or as a member of the daemon's group")]
+    Denied { path: PathBuf },
     #[error("the daemon at {path} did not answer within {} s", EXCHANGE_MAX.as_secs())]
     Silent { path: PathBuf },
     #[error("the talk with the daemon at {path} broke off")]
@@ -97,8 +99,10 @@ async fn exchange(stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
 /// Asks the daemon behind `path`.
 pub async fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
     let at = || path.to_owned();
-    let stream =
-        UnixStream::connect(path).await.map_err(|source| AskError::Connect { path: at(), source })?;
+    let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Denied { path: at() },
+        _ => AskError::Connect { path: at(), source },
+    })?;
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut text = serde_json::to_vec(question)?;

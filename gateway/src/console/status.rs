@@ -30,6 +30,9 @@ pub struct Status {
     pub deliveries: Vec<Count>,
 }
 
+/// Room for the longest thing said of when a device was heard.
+const HEARD_COLUMNS: usize = "heard before the last boot".len();
+
 /// Where the status comes from.
 #[derive(Debug, Clone)]
 pub struct Reporter {
@@ -104,7 +107,7 @@ impl Status {
 
     fn write_store(&self, out: &mut String) -> std::fmt::Result {
         let store = &self.board.store;
-        write!(out, "\njournal 日志  {} epoch {}", store.path, store.epoch)?;
+        write!(out, "\njournal 记录库  {} epoch {}", store.path, store.epoch)?;
         for (class, last) in &store.last {
             write!(out, "  {} {last}", class.as_str())?;
         }
@@ -115,13 +118,8 @@ impl Status {
         writeln!(out, "\nbuses 总线")?;
         for (name, bus) in &self.board.buses {
             let clients: Vec<&str> = bus.clients.iter().map(String::as_str).collect();
-            writeln!(
-                out,
-                "  {name}  {}  {}  connected: {}",
-                bus.kind,
-                bus.at.join(", "),
-                clients.join(", ")
-            )?;
+            let connected = if clients.is_empty() { "nobody".to_owned() } else { clients.join(", ") };
+            writeln!(out, "  {name}  {}  {}  connected: {connected}", bus.kind, bus.at.join(", "))?;
         }
         Ok(())
     }
@@ -130,6 +128,9 @@ impl Status {
         let devices = &self.board.devices;
         let heard = devices.values().filter(|device| device.heard.is_some()).count();
         writeln!(out, "\ndevices 设备  {heard} of {} heard", devices.len())?;
+        let width = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
+        let ids = width(&mut devices.keys().map(|id| id.as_str().len()));
+        let kinds = width(&mut devices.values().map(|device| device.kind.len()));
         for (id, device) in devices {
             let age = device.heard.as_ref().and_then(|heard| heard.age_ms(&self.now));
             let heard = match (&device.heard, age) {
@@ -137,7 +138,8 @@ impl Status {
                 (Some(_), Some(age)) => format!("heard {} ago", span(age)),
                 (Some(_), None) => "heard before the last boot".to_owned(),
             };
-            writeln!(out, "  {id}  {}  {heard}  {} messages", device.kind, device.messages)?;
+            let (id, kind, messages) = (id.as_str(), &device.kind, device.messages);
+            writeln!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
             for warning in &device.warnings {
                 writeln!(out, "    ! {warning}")?;
             }
@@ -149,7 +151,8 @@ impl Status {
         writeln!(out, "\nuplinks 上行平台")?;
         for (name, uplink) in &self.board.uplinks {
             let state = if uplink.connected { "connected" } else { "NOT CONNECTED" };
-            let since = span(self.now.mono_ms.saturating_sub(uplink.since_mono_ms));
+            // An uplink that never stood has no moment of its own: it is down since the start.
+            let since = span(self.now.mono_ms.saturating_sub(uplink.since_mono_ms).min(self.uptime_ms));
             write!(out, "  {name}  {state} for {since}, connection {}", uplink.conn)?;
             for (class, pending) in &uplink.pending {
                 write!(out, "  {} waiting {}", class.as_str(), pending.records)?;
@@ -171,8 +174,52 @@ fn write_counts(out: &mut String, title: &str, counts: &[Count]) -> std::fmt::Re
         return Ok(());
     }
     writeln!(out, "\n{title}")?;
-    for count in counts {
-        writeln!(out, "  {}  {}", count.labels.join("  "), count.count)?;
+    let labels: Vec<String> = counts.iter().map(|count| count.labels.join("  ")).collect();
+    let width = labels.iter().map(String::len).max().unwrap_or_default();
+    for (labels, count) in labels.iter().zip(counts) {
+        writeln!(out, "  {labels:width$}  {}", count.count)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{BusName, DeviceId, UplinkName};
+    use crate::model::refusal::Refusal;
+    use crate::rt::board::{BusStatus, DeviceStatus, UplinkStatus};
+    use crate::rt::clock::{Clock, ManualClock};
+
+    #[test]
+    fn the_text_stands_in_columns_and_tells_of_no_time_before_the_start() {
+        let clock = Arc::new(ManualClock::new());
+        clock.advance_ms(10_000_000);
+        let started_mono_ms = clock.now().mono_ms;
+        clock.advance_ms(5_000);
+        let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
+        board.update(|board| {
+            board.uplinks.insert(UplinkName::new("p").unwrap(), UplinkStatus::default());
+            let bus = BusStatus { kind: "broker".into(), at: Vec::new(), clients: [].into() };
+            board.buses.insert(BusName::new("lan").unwrap(), bus);
+            for (id, kind, heard) in [("sos-1-1-101", "button", Some(clock.now())), ("th", "sensor", None)] {
+                let device = DeviceStatus { kind: kind.into(), heard, ..DeviceStatus::default() };
+                board.devices.insert(DeviceId::new(id).unwrap(), device);
+            }
+        });
+        metrics.refused("z2m", Refusal::NotJson);
+        metrics.refused("z2m", Refusal::PayloadTooLarge);
+        let gateway = GatewayName::new("g").unwrap();
+        let clock = clock as SharedClock;
+        let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
+        for line in [
+            "  lan  broker    connected: nobody",
+            "  sos-1-1-101  button  heard 0 s ago               0 messages",
+            "  th           sensor  not heard yet               0 messages",
+            "  p  NOT CONNECTED for 5 s, connection 0",
+            "  not_json  z2m           1",
+            "  payload_too_large  z2m  1",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line:?} is not in\n{text}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 pub enum Refusal {
     // Connecting.
     NotMqtt,
+    UnsupportedVersion,
     TooManyConnections,
     HandshakeTimeout,
     HandshakeFailed,
@@ -47,6 +48,7 @@ impl Refusal {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotMqtt => "not_mqtt",
+            Self::UnsupportedVersion => "unsupported_version",
             Self::TooManyConnections => "too_many_connections",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",

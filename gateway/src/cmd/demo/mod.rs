@@ -45,20 +45,8 @@ const SUM_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// End by itself after this time, for example 30s; until Ctrl-C if not given.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = super::span)]
     runs_for: Option<Duration>,
-}
-
-/// `30s`, `5m` or a plain number of seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let (digits, unit) =
-        match text.strip_suffix('s').map(|d| (d, 1)).or(text.strip_suffix('m').map(|d| (d, 60))) {
-            Some(split) => split,
-            None => (text, 1),
-        };
-    let count: u64 =
-        digits.parse().map_err(|_not_a_number| format!("{text:?} is no time such as 30s or 5m"))?;
-    Ok(Duration::from_secs(count.saturating_mul(unit)))
 }
 
 /// What happened, at the end.

@@ -150,6 +150,27 @@ fn tail_follows_while_the_writer_writes_and_ends_with_its_reader() {
 }
 
 #[test]
+fn the_configuration_tells_where_the_journal_is() {
+    let (dir, _clock, _core) = journal();
+    let config = dir.path().join("gatehouse.toml");
+    let text = "[gateway]\nname = \"g\"\ncompound = \"c\"\ndata_dir = \".\"\n";
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    for words in [["--config", config, "tail", "-n", "2"], ["tail", "-n", "2", "--config", config]] {
+        let mut out = Vec::new();
+        run(Line::try_parse_from([&["journal"], &words[..]].concat()).unwrap().args, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap().lines().count(), 2, "{words:?}");
+    }
+    let both = ["journal", "tail", "--config", config, "--data-dir", "/x"];
+    assert!(Line::try_parse_from(both).unwrap_err().to_string().contains("cannot be used with"));
+    let broken = dir.path().join("broken.toml");
+    std::fs::write(&broken, "[gateway]\n").unwrap();
+    let words = ["journal", "tail", "-c", broken.to_str().unwrap()];
+    let refused = run(Line::try_parse_from(words).unwrap().args, &mut Vec::new()).unwrap_err();
+    assert!(refused.downcast_ref::<crate::config::Report>().is_some(), "{refused:#}");
+}
+
+#[test]
 fn a_directory_without_a_journal_is_an_error_that_helps() {
     let dir = tempfile::tempdir().unwrap();
     let error = call(&dir, "tail", &mut Vec::new()).unwrap_err().to_string();

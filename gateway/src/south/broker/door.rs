@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::frames::{Frames, ask_for_clean_session, connect_length};
+use super::frames::{Frames, ask_for_clean_session, connect_length, version_known};
 use super::tls::common_name;
 use super::visits::{Stage, Visit, Visits};
 use crate::model::ids::BusName;
@@ -50,6 +51,9 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 const ADDRESSES_MAX: usize = 512;
 
 const READ_BYTES: usize = 8 * 1024;
+
+/// CONNACK with "unacceptable protocol version" (MQTT 3.1.1, 3.2.2.3).
+const VERSION_REFUSED: [u8; 4] = [0x20, 2, 0, 1];
 
 /// One door, with one or two listeners in front of one inner port.
 #[derive(Debug)]
@@ -79,6 +83,8 @@ struct Line {
 #[derive(Debug)]
 enum Ended {
     Quietly,
+    /// rmqtt closed it.
+    Inside,
     Because(Refusal),
 }
 
@@ -236,7 +242,11 @@ impl Door {
             ended
         };
         let (ended, ()) = tokio::join!(passing, keep_turn(&visit, waiting, turn));
-        ended
+        match ended {
+            // A CONNECT of the right length that rmqtt could make nothing of: it closes without a word.
+            Ended::Inside if *visit.stage.borrow() == Stage::Knocking => Ended::Because(Refusal::NotMqtt),
+            ended => ended,
+        }
     }
 
     /// Connects to the inner port from a port that is on the list before rmqtt can see it.
@@ -269,7 +279,9 @@ async fn keep_turn(visit: &Arc<Visit>, waiting: Waiting, turn: OwnedSemaphorePer
 }
 
 /// Reads up to the end of the CONNECT; what the client sent behind it comes along.
-async fn read_connect<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(BytesMut, Frames), Ended> {
+async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+) -> Result<(BytesMut, Frames), Ended> {
     let mut bytes = BytesMut::with_capacity(512);
     loop {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -279,6 +291,10 @@ async fn read_connect<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(BytesMut,
         }
         let Some(length) = connect_length(&bytes).map_err(Ended::Because)? else { continue };
         if let Some(behind) = bytes.get(length..) {
+            if !version_known(&bytes) {
+                stream.write_all(&VERSION_REFUSED).await?;
+                return Err(Ended::Because(Refusal::UnsupportedVersion));
+            }
             let mut frames = Frames::default();
             frames.feed(behind).map_err(Ended::Because)?;
             ask_for_clean_session(&mut bytes);
@@ -294,17 +310,22 @@ where
 {
     let (client_rx, client_tx) = tokio::io::split(client);
     let (inner_rx, inner_tx) = tokio::io::split(inner);
+    let gone = AtomicBool::new(false);
     let upward = async {
         match up(client_rx, inner_tx, first, frames).await {
             // The client has gone: its session ends, and says so by closing.
             Ok(()) => {
+                gone.store(true, Ordering::Relaxed);
                 sleep(END_WITHIN).await;
                 Ended::Quietly
             }
             Err(ended) => ended,
         }
     };
-    first_of(upward, down(inner_rx, client_tx)).await
+    match first_of(upward, down(inner_rx, client_tx)).await {
+        Ended::Inside if gone.load(Ordering::Relaxed) => Ended::Quietly,
+        ended => ended,
+    }
 }
 
 async fn first_of(a: impl Future<Output = Ended>, b: impl Future<Output = Ended>) -> Ended {
@@ -349,6 +370,7 @@ async fn down<S: AsyncWrite>(mut inner: ReadHalf<TcpStream>, mut client: WriteHa
         };
         match sent {
             Ok(Ok(())) if read > 0 => {}
+            Ok(Ok(())) => return Ended::Inside,
             _ => return Ended::Quietly,
         }
     }

@@ -108,18 +108,36 @@ pub(super) fn connect_length(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
+/// Whether the broker speaks the version that a CONNECT asks for (3.1.2.2): 3.1, 3.1.1 or 5. Mosquitto's bridges set
+/// the highest bit at first, and go without it when they are told so.
+pub(super) fn version_known(connect: &[u8]) -> bool {
+    let body = connect_body(connect);
+    let name_bytes = usize::from(body.get(1).copied().unwrap_or_default());
+    let level = body.get(name_bytes.saturating_add(2)).copied();
+    matches!((name_bytes, level), (6, Some(3)) | (4, Some(4 | 5)))
+}
+
 /// Marks a CONNECT that [`connect_length`] has accepted as one for a clean session. A kept session would be taken over
 /// with what still waits in it, and a command for a door would arrive late; "session present" 0 tells the client.
 pub(super) fn ask_for_clean_session(connect: &mut [u8]) {
     /// 3.1.2.4: bit 1 of the connect flags; in MQTT 5 Clean Start.
     const CLEAN: u8 = 0x02;
-    let length_bytes = connect.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count().saturating_add(1);
-    let body = connect.get_mut(length_bytes.saturating_add(1)..).unwrap_or_default();
+    let header = connect_header_bytes(connect);
+    let body = connect.get_mut(header..).unwrap_or_default();
     let name_bytes = usize::from(body.get(1).copied().unwrap_or_default());
     // After the name and its length stands the level, then the flags.
     if let Some(flags) = body.get_mut(name_bytes.saturating_add(3)) {
         *flags |= CLEAN;
     }
+}
+
+/// What stands before a CONNECT's body: its type, and its length in one to four bytes.
+fn connect_header_bytes(connect: &[u8]) -> usize {
+    connect.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count().saturating_add(2)
+}
+
+fn connect_body(connect: &[u8]) -> &[u8] {
+    connect.get(connect_header_bytes(connect)..).unwrap_or_default()
 }
 
 /// The protocol's name stands first: "MQTT" (3.1.1 and 5) or "MQIsdp" (3.1).
@@ -137,6 +155,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
     if let Ok(Some(length)) = connect_length(bytes) {
         assert!(length <= CONNECT_BYTES_MAX.saturating_add(5), "a CONNECT of {length} bytes was let in");
     }
+    version_known(bytes);
     ask_for_clean_session(&mut bytes.to_vec());
     let whole = Frames::default().feed(bytes);
     let (first, second) = bytes.split_at(bytes.len() / 2);
@@ -178,6 +197,21 @@ mod tests {
         assert_eq!(Frames::default().feed(b"\x30\xff\xff\xff\xff\x7f"), Err(Refusal::PayloadTooLarge));
         for answer in [0x00_u8, 0x10, 0x20, 0x90, 0xb0, 0xd0] {
             assert_eq!(Frames::default().feed(&[answer, 0]), Err(Refusal::NotMqtt), "{answer:#x}");
+        }
+    }
+
+    #[test]
+    fn versions_that_the_broker_speaks_are_known() {
+        for (connect, known) in [
+            (b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a".as_slice(), true),
+            (b"\x10\x8d\x00\x00\x04MQTT\x05\x02", true),
+            (b"\x10\x8d\x00\x00\x06MQIsdp\x03\x02", true),
+            (b"\x10\x0d\x00\x04MQTT\x84\x02", false),
+            (b"\x10\x0d\x00\x04MQTT\x06\x02", false),
+            (b"\x10\x0d\x00\x06MQIsdp\x04\x02", false),
+            (b"\x10\x0d\x00\x04MQTT", false),
+        ] {
+            assert_eq!(version_known(connect), known, "{connect:?}");
         }
     }
 

@@ -104,7 +104,7 @@ pub struct Bound {
 pub enum BrokerError {
     #[error(transparent)]
     Roster(#[from] RosterError),
-    #[error("cannot listen on {address}: {source}; is another broker running there?")]
+    #[error("cannot listen on {address} (is another broker running there?)")]
     Bind { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -145,6 +145,7 @@ impl Broker {
         cancel: CancellationToken,
         ready: impl FnOnce(Bound) + Send,
     ) -> Result<(), BrokerError> {
+        self.post_devices();
         let plain = match self.setup.config.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -257,7 +258,17 @@ impl Broker {
         doors
     }
 
-    /// Shows the bus, and every device as not heard yet.
+    /// Shows every device as not heard yet, also where the broker cannot listen.
+    fn post_devices(&self) {
+        self.deps.board.update(|board| {
+            for device in self.roster.devices() {
+                let entry = board.devices.entry(device.id().clone()).or_default();
+                entry.kind.clone_from(&device.profile.kind);
+            }
+        });
+    }
+
+    /// Shows the bus.
     fn post(&self, bound: &Bound) {
         let at = [bound.plain.map(|a| format!("mqtt://{a}")), bound.tls.map(|a| format!("mqtts://{a}"))];
         let status = BusStatus {
@@ -265,13 +276,7 @@ impl Broker {
             at: at.into_iter().flatten().collect(),
             clients: BTreeSet::new(),
         };
-        self.deps.board.update(|board| {
-            board.buses.insert(self.setup.bus.clone(), status);
-            for device in self.roster.devices() {
-                let entry = board.devices.entry(device.id().clone()).or_default();
-                entry.kind.clone_from(&device.profile.kind);
-            }
-        });
+        self.deps.board.update(|board| board.buses.insert(self.setup.bus.clone(), status));
     }
 }
 

@@ -25,10 +25,10 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 /// What is wrong with a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("cannot read the secret {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot write the secret {path}: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the secret {path}: {reason}")]
+    Read { path: PathBuf, reason: std::io::Error },
+    #[error("cannot write the secret {path}: {reason}")]
+    Write { path: PathBuf, reason: std::io::Error },
     #[error("the secret {path} already exists; change it with `gatehouse client passwd`")]
     Exists { path: PathBuf },
     #[error("{path} is no secret; make one with `gatehouse client passwd`")]
@@ -147,7 +147,7 @@ impl SecretFile {
     /// # Errors
     /// The file cannot be read, or holds no secret.
     pub fn load(&self) -> Result<Arc<Secret>, SecretError> {
-        let read = |source| SecretError::Read { path: self.path.clone(), source };
+        let read = |reason| SecretError::Read { path: self.path.clone(), reason };
         let file = File::open(&self.path).map_err(read)?;
         let meta = file.metadata().map_err(read)?;
         let version = Version::of(&meta);
@@ -169,12 +169,22 @@ impl SecretFile {
     }
 }
 
-/// Writes a secret so that there is never half of one: mode 600, synced, then renamed into place.
+/// Only root can give files away; for others the file is the daemon's already, or the directory is closed to them.
+fn belong_to_directory(file: &File, path: &Path) -> std::io::Result<()> {
+    let (Some(directory), true) = (path.parent(), rustix::process::geteuid().is_root()) else {
+        return Ok(());
+    };
+    let owner = std::fs::metadata(directory)?;
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
+}
+
+/// Writes a secret so that there is never half of one: mode 600, synced, then renamed into place. It belongs to whom the
+/// directory belongs to: root makes secrets that the daemon must read.
 ///
 /// # Errors
 /// It exists and `replace` is not set, or cannot be written.
 pub fn write_secret(path: &Path, secret: &Secret, replace: bool) -> Result<(), SecretError> {
-    let failed = |source| SecretError::Write { path: path.to_owned(), source };
+    let failed = |reason| SecretError::Write { path: path.to_owned(), reason };
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -187,6 +197,7 @@ pub fn write_secret(path: &Path, secret: &Secret, replace: bool) -> Result<(), S
         .open(&temporary)
         .map_err(failed)?;
     file.write_all(format!("{}\n", secret.to_line()).as_bytes()).map_err(failed)?;
+    belong_to_directory(&file, path).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     if replace {
         return std::fs::rename(&temporary, path).map_err(failed);
@@ -194,9 +205,9 @@ pub fn write_secret(path: &Path, secret: &Secret, replace: bool) -> Result<(), S
     // A hard link fails where a rename would replace.
     let linked = std::fs::hard_link(&temporary, path);
     std::fs::remove_file(&temporary).map_err(failed)?;
-    linked.map_err(|source| match source.kind() {
+    linked.map_err(|reason| match reason.kind() {
         std::io::ErrorKind::AlreadyExists => SecretError::Exists { path: path.to_owned() },
-        _ => failed(source),
+        _ => failed(reason),
     })
 }
 
@@ -247,6 +258,22 @@ mod tests {
         assert!(matches!(Secret::of_password("short"), Err(SecretError::TooShort)));
         for bad in ["", "plain", "sha256:zz", "$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA"] {
             assert_eq!(Secret::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_belongs_to_whom_its_directory_belongs_to() {
+        let directory = tempfile::tempdir().unwrap();
+        // Only root can set this stage, and only for root it makes a difference.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(64_999), Some(64_998)).unwrap();
+        }
+        let owner = std::fs::metadata(directory.path()).unwrap();
+        let path = directory.path().join("z2m");
+        for replace in [false, true] {
+            write_secret(&path, &Secret::generate().unwrap().1, replace).unwrap();
+            let file = std::fs::metadata(&path).unwrap();
+            assert_eq!((file.uid(), file.gid()), (owner.uid(), owner.gid()));
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::bench::{BUTTON, Bench, Client, PRESS};
+use super::bench::{BUTTON, Bench, Client, Connect, PRESS};
 use crate::model::limits::{DEVICE_PACKET_BYTES_MAX, TOPIC_BYTES_MAX};
 use crate::model::refusal::Refusal;
 
@@ -108,6 +108,33 @@ async fn nonsense_after_the_login_costs_the_one_connection() {
     assert_eq!(client.read().await, None);
     bench.until("it is counted", |b| b.refusals("z2m", Refusal::NotMqtt) == 1).await;
     assert!(other.pings().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connect_that_cannot_be_read_or_asks_for_another_version_is_counted() {
+    let bench = Bench::new().await;
+    for (count, level) in (1..).zip([0x84, 6, 0]) {
+        // A bridge goes on with a version that the broker speaks when it is told so.
+        let mut stream = Client::new(TcpStream::connect(bench.plain()).await.unwrap(), level);
+        assert_eq!(stream.connect(Connect { id: "x", ..Connect::default() }).await, Some(1), "level {level}");
+        bench.until("it is counted", |b| b.refusals("lan", Refusal::UnsupportedVersion) == count).await;
+    }
+    // Flags that nobody may set; a client id that reaches beyond the end.
+    for (count, connect) in (1..).zip([
+        b"\x10\x0d\x00\x04MQTT\x04\x03\x00\x3c\x00\x01a",
+        b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x09a",
+    ]) {
+        let mut stream = Client::new(TcpStream::connect(bench.plain()).await.unwrap(), 4);
+        stream.send(connect).await;
+        assert!(stream.read().await.is_none_or(|(_, body)| body[1] != 0), "it was let in");
+        bench.until("it is counted", |b| b.refusals("lan", Refusal::NotMqtt) == count).await;
+    }
+    // Who leaves before the answer is no mistake.
+    let mut hasty = Client::new(TcpStream::connect(bench.plain()).await.unwrap(), 4);
+    hasty.send(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a").await;
+    drop(hasty);
+    assert!(bench.client("z2m").await.pings().await);
+    assert_eq!(bench.refusals("lan", Refusal::NotMqtt), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
