@@ -275,12 +275,12 @@ fn a_gap_record_too_large_for_this_broker_waits_and_begets_no_other() {
     }
     let cursor = bench.engine.cursors().classes[&Class::Event].clone();
     assert_eq!((cursor.live_next, cursor.aside.keys().copied().collect::<Vec<_>>()), (3, vec![2]));
-    assert!(bench.engine.trouble().unwrap().contains("gap record"));
+    assert!(bench.engine.trouble().is_some());
     bench.connect();
     bench.clock.advance_ms(300_000);
-    bench.step();
-    let (sent, _) = bench.step();
-    assert_eq!(sent[0].records, [2], "another broker takes it");
+    let (mut sent, _) = bench.step();
+    sent.extend(bench.step().0);
+    assert!(sent.iter().any(|message| message.records == [2]), "another broker takes it: {sent:?}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::north::contract::{
 use crate::north::engine::{Read, Source, SourceError, Standing, Unsendable, Wording};
 use crate::store::{Heads, Reader};
 
+use super::lookback::{Lookback, Looked};
+
 /// Records that a backward search reads at once.
 const PAGE_RECORDS: u64 = 64;
 const PAGE_BYTES: usize = 256 * 1024;
@@ -24,9 +26,37 @@ const PAGE_BYTES: usize = 256 * 1024;
 pub(super) struct StoreSource {
     pub(super) reader: Reader,
     pub(super) heads_rx: watch::Receiver<Heads>,
+    lookback: BTreeMap<Class, Lookback>,
 }
 
 impl StoreSource {
+    pub(super) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
+        Self { reader, heads_rx, lookback: BTreeMap::new() }
+    }
+
+    /// The highest number in `from..=to` that `sees` accepts or that cannot be read.
+    fn highest(
+        &mut self,
+        class: Class,
+        from: Seq,
+        to: Seq,
+        sees: &dyn Fn(&Record) -> bool,
+    ) -> Result<Option<Seq>, SourceError> {
+        let (mut from, mut found) = (from, None);
+        while from <= to {
+            // The bytes may cut a page short: then there is more.
+            let page = self.read(class, from, to, usize::MAX, PAGE_BYTES)?;
+            let Some(last) = page.last() else { break };
+            from = number(last) + 1;
+            let seen = |read: &&Read| match read {
+                Read::Record(record) => sees(record),
+                Read::Unreadable { .. } => true,
+            };
+            found = page.iter().rev().find(seen).map(number).or(found);
+        }
+        Ok(found)
+    }
+
     pub(super) fn epoch(&self) -> Epoch {
         self.heads_rx.borrow().epoch()
     }
@@ -70,31 +100,20 @@ impl Source for StoreSource {
         not_below: Seq,
         sees: &dyn Fn(&Record) -> bool,
     ) -> Result<Option<Seq>, SourceError> {
-        let stored_from = self.heads_rx.borrow().of(class).first;
-        let floor = not_below.max(stored_from);
-        let mut end = below;
-        while end > floor {
-            let start = end.saturating_sub(PAGE_RECORDS).max(floor);
-            // A page that its bytes cut short lacks its last numbers, which are the ones wanted: then one by one.
-            let mut page = self.read(class, start, end - 1, usize::MAX, PAGE_BYTES)?;
-            let reaches = page.last().map_or(end, |last| number(last) + 1);
-            let mut from = reaches;
-            while from < end {
-                let more = self.read(class, from, end - 1, usize::MAX, PAGE_BYTES)?;
-                let Some(last) = more.last() else { break };
-                from = number(last) + 1;
-                page.extend(more);
+        let floor = not_below.max(self.heads_rx.borrow().of(class).first);
+        let mut lookback = self.lookback.remove(&class).unwrap_or_default();
+        let looked =
+            lookback.look(below, floor, PAGE_RECORDS, |from, to| self.highest(class, from, to, sees));
+        self.lookback.insert(class, lookback);
+        match looked? {
+            Looked::Found(seq) => Ok(Some(seq)),
+            Looked::Nothing => Ok(None),
+            Looked::NotYet => {
+                let what =
+                    "still looking for the last record that this platform may see; the filter hides many";
+                Err(SourceError(what.to_owned()))
             }
-            let found = page.iter().rev().find(|read| match read {
-                Read::Record(record) => sees(record),
-                Read::Unreadable { .. } => true,
-            });
-            if let Some(found) = found {
-                return Ok(Some(number(found)));
-            }
-            end = start;
         }
-        Ok(None)
     }
 
     fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError> {

@@ -8,6 +8,7 @@
 
 mod adapters;
 mod connection;
+mod lookback;
 mod options;
 mod reconnect;
 mod shell;
@@ -145,7 +146,7 @@ impl Link {
             started: parts.started.clone(),
             commands: commands::names(),
         };
-        let source = StoreSource { reader: parts.store.reader()?, heads_rx: parts.store.heads() };
+        let source = StoreSource::new(parts.store.reader()?, parts.store.heads());
         let settings = Settings {
             uplink: parts.uplink.clone(),
             classes: Class::ALL.into_iter().filter(|&class| wording.view.carries(class)).collect(),
