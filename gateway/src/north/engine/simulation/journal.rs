@@ -30,6 +30,9 @@ pub(super) trait Journal: Source + Sized + Debug {
     /// restart and comes before anything was sent since.
     const FORKS_AHEAD: bool;
 
+    /// More crashes than the seed draws, out of 1000 turns.
+    const CRASHES_MORE: u32;
+
     fn begin(clock: &Arc<ManualClock>) -> Self;
 
     /// All ops in one commit. With `fault` it may fail: then nobody may be told that any of it happened, though it
@@ -161,6 +164,7 @@ impl SimJournal {
 
 impl Journal for SimJournal {
     const FORKS_AHEAD: bool = true;
+    const CRASHES_MORE: u32 = 0;
 
     fn begin(_clock: &Arc<ManualClock>) -> Self {
         Self::new()

@@ -4,6 +4,7 @@
 //! find, or covered by a gap record; looked at with each crash and at the end. `GATEHOUSE_SEED=n` runs one seed,
 //! `GATEHOUSE_SEEDS=n` the first n.
 
+mod commits;
 mod drafts;
 mod faults;
 mod invariants;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::model::ids::{Seq, UplinkName};
-use crate::model::record::{Body, Class, Draft};
+use crate::model::record::{Body, Class};
 use crate::model::stamp::Stamp;
 use crate::north::config::{Delivery, Pacing};
 use crate::rt::clock::{Clock, ManualClock};
@@ -25,6 +26,7 @@ use crate::store::{Answer, Op};
 
 use super::stream::Kind;
 use super::{Engine, Session, Settings};
+use commits::Waiter;
 pub(super) use drafts::draft;
 use faults::Faults;
 use journal::Journal;
@@ -44,17 +46,6 @@ const TURNS_STORED: u32 = 400;
 enum Wire {
     Publish { token: u64, payload: Bytes, at_ms: u64 },
     Puback { token: u64, code: u8, at_ms: u64 },
-}
-
-/// Who is told what became of an op.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiter {
-    /// A device, or the gateway itself: a success is an acknowledgement.
-    Device,
-    /// The engine, under its ticket.
-    Settlement(u64),
-    /// Nobody: it is held for company.
-    Nobody,
 }
 
 struct World<J> {
@@ -82,6 +73,9 @@ struct World<J> {
     published_tokens: BTreeSet<u64>,
     made: u64,
     crashes: u32,
+    /// Commits that failed, and those of them that happened all the same.
+    refused: u32,
+    late: u32,
 }
 
 fn settings(rng: &mut fastrand::Rng, receipt: bool) -> Settings {
@@ -110,7 +104,8 @@ impl<J: Journal> World<J> {
         let clock = Arc::new(ManualClock::new());
         let mut journal = J::begin(&clock);
         let engine = engine(&settings, &wording, &mut journal, &mut rng);
-        let faults = Faults::drawn(&mut rng, receipt);
+        let mut faults = Faults::drawn(&mut rng, receipt);
+        faults.crash += J::CRASHES_MORE;
         let platform = Platform { strict: receipt, ..Platform::default() };
         Self {
             seed,
@@ -134,6 +129,8 @@ impl<J: Journal> World<J> {
             published_tokens: BTreeSet::new(),
             made: 0,
             crashes: 0,
+            refused: 0,
+            late: 0,
         }
     }
 
@@ -163,76 +160,6 @@ impl<J: Journal> World<J> {
         self.carry();
         self.give_receipts();
         self.work();
-    }
-
-    fn make_records(&mut self) {
-        for _ in 0..self.rng.usize(0..3) {
-            let count = self.rng.usize(1..3);
-            let drafts = (0..count).map(|_| self.make_record()).collect();
-            self.waiting.push((Op::Append { drafts }, Waiter::Device));
-        }
-    }
-
-    fn make_record(&mut self) -> Draft {
-        self.made += 1;
-        let class = [Class::Event, Class::Telemetry, Class::Telemetry, Class::Alarm][self.rng.usize(0..4)];
-        draft(class, self.made, &self.clock.now())
-    }
-
-    /// The writer commits all that waits at once where somebody is to be told, and the rest within a second.
-    fn commit_at_times(&mut self) {
-        let urgent = self.waiting.iter().any(|(_, waiter)| *waiter != Waiter::Nobody);
-        if self.rng.u8(0..12) < if urgent { 8 } else { 2 } {
-            self.commit();
-        }
-    }
-
-    fn commit(&mut self) {
-        let (ops, waiters): (Vec<Op>, Vec<Waiter>) = self.waiting.drain(..).unzip();
-        if ops.is_empty() {
-            return;
-        }
-        let fault = self.chance(self.faults.broken_commits);
-        let written = match self.journal.commit(&ops, fault, &mut self.rng) {
-            Ok(answers) => {
-                let stored = answers.iter().all(|done| matches!(done, Answer::Committed(_) | Answer::Done));
-                assert!(stored, "{answers:?}, seed {}", self.seed);
-                self.acknowledge(&ops);
-                true
-            }
-            Err(_refused) => false,
-        };
-        let now_ms = self.clock.mono_ms();
-        for waiter in waiters {
-            if let Waiter::Settlement(ticket) = waiter {
-                self.engine.settled(ticket, written, now_ms);
-            }
-        }
-    }
-
-    /// Devices are told. The last numbers of the journal are those of this commit, without a gap.
-    fn acknowledge(&mut self, ops: &[Op]) {
-        let mut heads = self.journal.heads().unwrap();
-        let drafts = ops.iter().rev().flat_map(|op| {
-            match op {
-                Op::Append { drafts } | Op::Settle { drafts, .. } => drafts.as_slice(),
-                _ => &[],
-            }
-            .iter()
-            .rev()
-        });
-        for draft in drafts {
-            let class = draft.body.class();
-            let head = heads.get_mut(&class).unwrap();
-            let seq = head.last;
-            head.last -= 1;
-            let before = self.acknowledged.insert((class, seq), draft.body.clone());
-            assert!(before.is_none(), "{class:?} {seq} was given out twice, seed {}", self.seed);
-            if !matches!(draft.body, Body::Gap(_)) && self.rng.u32(0..1_000) < self.faults.unreadable {
-                self.journal.spoil(class, seq);
-                self.spoiled.insert((class, seq));
-            }
-        }
     }
 
     fn break_something(&mut self) {
@@ -428,10 +355,6 @@ impl<J: Journal> World<J> {
         }
     }
 
-    fn is_settling(&self) -> bool {
-        self.waiting.iter().any(|(_, waiter)| matches!(waiter, Waiter::Settlement(_)))
-    }
-
     /// The network heals; the line must come to rest with everything delivered.
     fn heal(&mut self) {
         self.faults = Faults::none();
@@ -498,18 +421,23 @@ fn run_all<J: Journal>(seeds: u64, turns: u32) {
         Some(seed) => vec![seed],
         None => (0..number("GATEHOUSE_SEEDS").unwrap_or(seeds)).collect(),
     };
-    let (mut acknowledged, mut kept, mut duplicates, mut crashes) = (0, 0, 0, 0);
+    let mut sums = [0; 6];
     for seed in seeds {
         let world = run::<J>(seed, turns);
-        acknowledged += world.acknowledged.len();
-        kept += world.platform.kept.len();
-        duplicates += world.platform.duplicates;
-        crashes += world.crashes;
+        let (kept, acknowledged) = (world.platform.kept.len() as u64, world.acknowledged.len() as u64);
+        let faults = [world.crashes, world.refused, world.late].map(u64::from);
+        let counts = [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2]];
+        sums = std::array::from_fn(|place| sums[place] + counts[place]);
     }
+    let [acknowledged, kept, duplicates, crashes, refused, late] = sums;
     println!(
-        "{acknowledged} records acknowledged, {kept} kept by platforms, {duplicates} duplicates, {crashes} crashes"
+        "{acknowledged} records acknowledged, {kept} kept by platforms, {duplicates} duplicates, {crashes} crashes, \
+         {refused} commits failed, {late} of them at their very end"
     );
     assert!(acknowledged > 0 && kept > 0);
+    if number("GATEHOUSE_SEED").is_none() && number("GATEHOUSE_SEEDS").is_none() {
+        assert!(crashes > 0 && refused > 0 && late > 0, "something was not tried");
+    }
 }
 
 #[test]

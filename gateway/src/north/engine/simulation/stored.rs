@@ -21,7 +21,7 @@ use crate::rt::clock::ManualClock;
 use crate::store::testing::{
     Fault, Image, Switches, all, checkpoint_after, delete_below, epoch_of, open_unsynced, spoil, torn,
 };
-use crate::store::{Answer, Core, Heads, How, Op};
+use crate::store::{Answer, Core, Heads, How, Op, StoreError};
 
 use super::UPLINK;
 use super::journal::{Contents, Journal, Row, forgotten_gap};
@@ -97,8 +97,18 @@ impl StoredJournal {
     }
 }
 
+fn commit_with(core: &mut Core, fault: Fault, ops: &[Op]) -> Result<Option<Vec<Answer>>, StoreError> {
+    let switches = Switches::install(core);
+    switches.set(core, fault);
+    let done = core.commit(ops);
+    switches.clear(core);
+    done.map(Some)
+}
+
 impl Journal for StoredJournal {
     const FORKS_AHEAD: bool = false;
+    /// What is real about this journal shows when it is opened again.
+    const CRASHES_MORE: u32 = 10;
 
     fn begin(clock: &Arc<ManualClock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -122,27 +132,29 @@ impl Journal for StoredJournal {
     ) -> Result<Vec<Answer>, SourceError> {
         let core = &mut self.process().core;
         let done = if fault {
-            let fault = match rng.u8(0..4) {
-                0 => Fault::Commit,
-                1 => Fault::Full,
-                _ => Fault::Step(rng.i64(..STEPS_MAX)),
+            let done = match rng.u8(0..5) {
+                0 => commit_with(core, Fault::Commit, ops),
+                1 => commit_with(core, Fault::Full, ops),
+                2 | 3 => commit_with(core, Fault::Step(rng.i64(..STEPS_MAX)), ops),
+                // A failure behind COMMIT's last write, as SQLite reports it: everything stands, nobody is answered.
+                _ => core.commit(ops).map(|_unheard| None),
             };
-            let switches = Switches::install(core);
-            switches.set(core, fault);
-            let done = core.commit(ops);
-            switches.clear(core);
-            // As the writer does, and so that the next commit has no handlers.
+            // As the writer does, and so that the next commit has no switches.
             core.reopen().unwrap();
             checkpoint_after(core, CHECKPOINT_PAGES);
-            done
+            match done {
+                Ok(Some(answers)) => Ok(answers),
+                Ok(None) => Err(SourceError("failed at its very end".to_owned())),
+                Err(error) => {
+                    assert!(!error.is_damage(), "a passing fault was taken for damage: {error}");
+                    Err(SourceError(error.to_string()))
+                }
+            }
         } else {
             Ok(core.commit(ops).unwrap())
         };
         self.tell();
-        done.map_err(|error| {
-            assert!(!error.is_damage(), "a passing fault was taken for damage: {error}");
-            SourceError(error.to_string())
-        })
+        done
     }
 
     fn crash(&mut self, ops: &[Op], moved: bool, rng: &mut fastrand::Rng) {
