@@ -1,14 +1,15 @@
-//! What tests of the journal need: drafts of each kind, a journal in a directory of its own, images as a crash leaves
-//! them.
+//! What tests of the journal need: drafts of each kind, a journal in a directory of its own, faults of a commit, images
+//! as a crash leaves them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use crate::model::ids::{DeviceId, Pos, UplinkName};
+use crate::model::ids::{DeviceId, Epoch, Pos, Seq, UplinkName};
 use crate::model::journal::{Fold, NoFold};
 use crate::model::record::{
     Alarm, AlarmState, Body, Category, Class, DeviceRef, Draft, Event, Record, Sample, Severity, Telemetry,
@@ -16,6 +17,7 @@ use crate::model::record::{
 };
 use crate::rt::clock::{Clock, ManualClock, SharedClock};
 
+use super::row::Epochs;
 use super::{Core, Opened, Read, Reader, StoreError, Synchronous};
 
 pub(crate) fn clock() -> Arc<ManualClock> {
@@ -134,6 +136,83 @@ pub(crate) fn open_with(
     Core::open_on(dir, Synchronous::Full, clock, fold, Some(machine.to_owned()))
 }
 
+/// The same without rules and without syncs, for tests that look at what was written and never at what a disk kept.
+pub(crate) fn open_unsynced(
+    dir: &Path,
+    clock: &Arc<ManualClock>,
+    machine: &str,
+) -> Result<(Core, Opened), StoreError> {
+    let clock: SharedClock = Arc::clone(clock) as SharedClock;
+    Core::open_on(dir, Synchronous::Normal, clock, Box::new(NoFold), Some(machine.to_owned()))
+}
+
+/// Makes the WAL be written back after so many pages, so that little work meets that too.
+pub(crate) fn checkpoint_after(core: &mut Core, pages: u32) {
+    core.conn().execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}")).unwrap();
+}
+
+/// Makes the bytes of a record unreadable, as rot does.
+pub(crate) fn spoil(core: &mut Core, class: Class, seq: Seq) {
+    let sql = format!("UPDATE {} SET body = '{{' WHERE seq = ?1", class.as_str());
+    assert_eq!(core.conn().execute(&sql, [seq.cast_signed()]).unwrap(), 1, "no {class:?} {seq}");
+}
+
+/// Deletes the oldest rows of a class, as a budget does.
+pub(crate) fn delete_below(core: &mut Core, class: Class, below: Seq) {
+    let sql = format!("DELETE FROM {} WHERE seq < ?1", class.as_str());
+    core.conn().execute(&sql, [below.cast_signed()]).unwrap();
+    // The head's first number is read anew with the file.
+    core.reopen().unwrap();
+}
+
+/// The epoch that a number belongs to, whatever stands there.
+pub(crate) fn epoch_of(core: &mut Core, class: Class, seq: Seq) -> Epoch {
+    Epochs::load(core.conn()).unwrap().of(class, seq).expect("an epoch for each number")
+}
+
+/// What is made to fail in the next commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// A statement, or COMMIT itself, is interrupted after this many steps of SQLite's machine.
+    Step(i64),
+    /// COMMIT is refused at its last moment.
+    Commit,
+    /// The file cannot grow.
+    Full,
+}
+
+/// The faults' switches on one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Switches {
+    steps_left: Arc<AtomicI64>,
+    refuse: Arc<AtomicBool>,
+}
+
+impl Switches {
+    pub(crate) fn install(core: &mut Core) -> Self {
+        let switches = Self { steps_left: Arc::new(AtomicI64::new(i64::MAX)), ..Self::default() };
+        let (left, refuse) = (Arc::clone(&switches.steps_left), Arc::clone(&switches.refuse));
+        let interrupt = move || left.fetch_sub(1, Ordering::SeqCst) <= 0;
+        core.conn().progress_handler(1, Some(interrupt)).unwrap();
+        core.conn().commit_hook(Some(move || refuse.load(Ordering::SeqCst))).unwrap();
+        switches
+    }
+
+    pub(crate) fn set(&self, core: &mut Core, fault: Fault) {
+        match fault {
+            Fault::Step(steps) => self.steps_left.store(steps, Ordering::SeqCst),
+            Fault::Commit => self.refuse.store(true, Ordering::SeqCst),
+            Fault::Full => core.conn().execute_batch("PRAGMA max_page_count = 1").unwrap(),
+        }
+    }
+
+    pub(crate) fn clear(&self, core: &mut Core) {
+        self.steps_left.store(i64::MAX, Ordering::SeqCst);
+        self.refuse.store(false, Ordering::SeqCst);
+        core.conn().execute_batch("PRAGMA max_page_count = 1000000").unwrap();
+    }
+}
+
 /// Everything that stands in a class.
 pub(crate) fn all(reader: &Reader, class: Class) -> Vec<Read> {
     reader.read(class, 0, u64::MAX, usize::MAX, usize::MAX).unwrap()
@@ -165,6 +244,15 @@ impl Image {
         fs::write(dir.path().join("journal.witness"), &self.witness).unwrap();
         dir
     }
+}
+
+/// What a disk holds that took the first `cut` bytes of a file's new state.
+pub(crate) fn torn(new: &[u8], old: &[u8], cut: usize) -> Vec<u8> {
+    let mut bytes = new.get(..cut).unwrap_or(new).to_vec();
+    if let Some(rest) = old.get(cut..) {
+        bytes.extend_from_slice(rest);
+    }
+    bytes
 }
 
 /// The seed of a test: from the variable `GATEHOUSE_SEED`, or a new one, printed for the failure's sake.

@@ -23,14 +23,14 @@ const PAGE_BYTES: usize = 256 * 1024;
 
 /// The journal's reader and the heads that its writer tells. Reads are short, so the caller may block on them.
 #[derive(Debug)]
-pub(super) struct StoreSource {
-    pub(super) reader: Reader,
-    pub(super) heads_rx: watch::Receiver<Heads>,
+pub(in crate::north) struct StoreSource {
+    pub(in crate::north) reader: Reader,
+    pub(in crate::north) heads_rx: watch::Receiver<Heads>,
     lookback: BTreeMap<Class, Lookback>,
 }
 
 impl StoreSource {
-    pub(super) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
+    pub(in crate::north) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
         Self { reader, heads_rx, lookback: BTreeMap::new() }
     }
 

@@ -6,7 +6,7 @@
 //! reason code of its own PUBACK. Reads of the journal are short and done on the runtime's thread
 //! (`block_in_place`); queues are bounded by the engine's window.
 
-mod adapters;
+pub(in crate::north) mod adapters;
 mod connection;
 mod lookback;
 mod options;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::record::Class;
 use crate::rt::clock::ManualClock;
 
-use super::super::testing::{Image, clock, event, open, records, seed, telemetry, uplink};
+use super::super::testing::{Image, clock, event, open, records, seed, telemetry, torn, uplink};
 use super::super::{Core, How};
 
 /// Pages of the WAL after which it is written back: small, so that images fall around that too.
@@ -45,14 +45,6 @@ fn reopen(image: &Image, clock: &Arc<ManualClock>) -> Contents {
     core.append(vec![event(clock, "after", 0, None)]).unwrap();
     assert_eq!(core.heads().of(Class::Event).last, before + 1);
     found
-}
-
-fn torn(new: &[u8], old: &[u8], cut: usize) -> Vec<u8> {
-    let mut bytes = new.get(..cut).unwrap_or(new).to_vec();
-    if let Some(rest) = old.get(cut..) {
-        bytes.extend_from_slice(rest);
-    }
-    bytes
 }
 
 fn commit_something(core: &mut Core, clock: &ManualClock, rng: &mut fastrand::Rng, n: i64) {

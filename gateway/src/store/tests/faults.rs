@@ -2,8 +2,6 @@
 //! the next one works.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use crate::model::cursor::{ClassCursor, Cursors};
 use crate::model::ids::{Epoch, Pos, Seq, UplinkName};
@@ -13,7 +11,8 @@ use crate::rt::clock::{Clock, ManualClock};
 
 use super::super::notice;
 use super::super::testing::{
-    Alarms, alarm, clock, event, keyed, open_with, raises, records, seed, telemetry, uplink,
+    Alarms, Fault, Switches, alarm, clock, delete_below, event, keyed, open_with, raises, records, seed,
+    telemetry, uplink,
 };
 use super::super::{Answer, CommandSlot, Core, Op, StoreError};
 
@@ -190,49 +189,6 @@ fn any_op(rng: &mut fastrand::Rng, clock: &ManualClock) -> Op {
     }
 }
 
-/// What is made to fail in the next commit.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    /// A statement, or COMMIT itself, is interrupted after this many steps of SQLite's machine.
-    Step(i64),
-    /// COMMIT is refused at its last moment.
-    Commit,
-    /// The file cannot grow.
-    Full,
-}
-
-/// The faults' switches on one connection.
-#[derive(Debug, Default)]
-struct Switches {
-    steps_left: Arc<AtomicI64>,
-    refuse: Arc<AtomicBool>,
-}
-
-impl Switches {
-    fn install(core: &mut Core) -> Self {
-        let switches = Self { steps_left: Arc::new(AtomicI64::new(i64::MAX)), ..Self::default() };
-        let (left, refuse) = (Arc::clone(&switches.steps_left), Arc::clone(&switches.refuse));
-        let interrupt = move || left.fetch_sub(1, Ordering::SeqCst) <= 0;
-        core.conn().progress_handler(1, Some(interrupt)).unwrap();
-        core.conn().commit_hook(Some(move || refuse.load(Ordering::SeqCst))).unwrap();
-        switches
-    }
-
-    fn set(&self, core: &mut Core, fault: Fault) {
-        match fault {
-            Fault::Step(steps) => self.steps_left.store(steps, Ordering::SeqCst),
-            Fault::Commit => self.refuse.store(true, Ordering::SeqCst),
-            Fault::Full => core.conn().execute_batch("PRAGMA max_page_count = 1").unwrap(),
-        }
-    }
-
-    fn clear(&self, core: &mut Core) {
-        self.steps_left.store(i64::MAX, Ordering::SeqCst);
-        self.refuse.store(false, Ordering::SeqCst);
-        core.conn().execute_batch("PRAGMA max_page_count = 1000000").unwrap();
-    }
-}
-
 fn commit(core: &mut Core, ops: &[Op], model: &mut Model, clock: &ManualClock) -> Result<(), StoreError> {
     let answers = core.commit(ops)?;
     for (op, answer) in ops.iter().zip(&answers) {
@@ -321,12 +277,8 @@ fn forget(core: &mut Core, model: &mut Model, rng: &mut fastrand::Rng) {
     let class = Class::ALL[rng.usize(..3)];
     let last = model.last.get(&class).copied().unwrap_or(0);
     let below = if rng.u8(..3) == 0 { last + 1 } else { rng.u64(..=last) };
-    core.conn()
-        .execute(&format!("DELETE FROM {} WHERE seq < ?1", class.as_str()), [below.cast_signed()])
-        .unwrap();
+    delete_below(core, class, below);
     model.rows.retain(|(of, seq), _| *of != class || *seq >= below);
-    // The head's first number is read anew with the file.
-    core.reopen().unwrap();
 }
 
 #[test]

@@ -3,17 +3,31 @@
 use std::collections::BTreeMap;
 
 use super::World;
+use super::journal::{Contents, Journal};
 use crate::model::ids::Seq;
-use crate::model::record::Class;
+use crate::model::record::{Body, Class, Gap};
 use crate::north::engine::Wording;
 
-impl World {
-    /// Every record that the platform may see, with whether it can be sent at all.
-    fn visible(&self) -> Vec<(Class, Seq)> {
+fn gaps(contents: &Contents) -> Vec<&Gap> {
+    let records = contents[&Class::Event].values().filter_map(|row| row.record.as_deref());
+    let gaps = records.filter_map(|record| match &record.body {
+        Body::Gap(gap) => Some(gap),
+        Body::Event(_) | Body::Alarm(_) | Body::Telemetry(_) => None,
+    });
+    gaps.collect()
+}
+
+fn is_covered(gaps: &[&Gap], class: Class, seq: Seq) -> bool {
+    gaps.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq))
+}
+
+impl<J: Journal> World<J> {
+    /// Every record that the platform may see; one that cannot be read might be for it.
+    fn visible(&self, contents: &Contents) -> Vec<(Class, Seq)> {
         let mut visible = Vec::new();
-        for (class, records) in &self.journal.records {
-            for (seq, record) in records {
-                if self.journal.unreadable.contains(&(*class, *seq)) || self.wording.sees(record) {
+        for (class, rows) in contents {
+            for (seq, row) in rows {
+                if row.record.as_deref().is_none_or(|record| self.wording.sees(record)) {
                     visible.push((*class, *seq));
                 }
             }
@@ -22,19 +36,20 @@ impl World {
     }
 
     /// The invariant, with what a restart would find.
-    pub(super) fn check_nothing_lost(&self) {
-        let cursors = &self.journal.stored.classes;
-        let covered: Vec<_> = self.journal.gaps().collect();
-        for (class, seq) in self.visible() {
+    pub(super) fn check_nothing_lost(&mut self) {
+        let contents = self.journal.contents();
+        let cursors = self.journal.cursors().classes;
+        let gaps = gaps(&contents);
+        self.check_acknowledged(&contents, &gaps);
+        for (class, seq) in self.visible(&contents) {
             let pending = cursors.get(&class).is_none_or(|cursor| {
                 seq >= cursor.live_next
                     || cursor.aside.contains_key(&seq)
                     || cursor.backlog.iter().any(|range| (range.from..=range.to).contains(&seq))
             });
-            let gap = covered.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq));
             let delivered = self.platform.kept.contains_key(&(class, seq));
             assert!(
-                delivered || pending || gap,
+                delivered || pending || is_covered(&gaps, class, seq),
                 "{class:?} {seq} is neither delivered nor pending nor covered, seed {}, cursor {:?}",
                 self.seed,
                 cursors.get(&class)
@@ -42,36 +57,57 @@ impl World {
         }
     }
 
+    /// What a device heard to be stored is, unless a gap record says otherwise.
+    fn check_acknowledged(&self, contents: &Contents, gaps: &[&Gap]) {
+        for (&(class, seq), body) in &self.acknowledged {
+            match contents[&class].get(&seq).map(|row| row.record.as_deref()) {
+                Some(Some(record)) => {
+                    assert_eq!(&record.body, body, "{class:?} {seq} is another record, seed {}", self.seed);
+                }
+                Some(None) => {
+                    let spoiled = self.spoiled.contains(&(class, seq));
+                    assert!(spoiled, "{class:?} {seq} cannot be read, seed {}", self.seed);
+                }
+                None => assert!(
+                    is_covered(gaps, class, seq),
+                    "{class:?} {seq} was acknowledged and is not stored, seed {}",
+                    self.seed
+                ),
+            }
+        }
+    }
+
     /// With `previous` alone the platform can prove that it has no hole.
-    pub(super) fn check_chain(&self) {
-        let visible = self.visible();
+    pub(super) fn check_chain(&mut self) {
+        let contents = self.journal.contents();
+        let forgotten = self.journal.forgotten();
         let mut before: BTreeMap<Class, (Seq, u64)> = BTreeMap::new();
-        for (class, seq) in visible {
-            let epoch = self.journal.records[&class][&seq].epoch.0;
+        for (class, seq) in self.visible(&contents) {
+            let epoch = contents[&class][&seq].epoch.0;
             let expected = before.get(&class).filter(|(_, known)| *known == epoch).map_or(0, |(seq, _)| *seq);
             before.insert(class, (seq, epoch));
             let Some(kept) = self.platform.kept.get(&(class, seq)) else { continue };
             let hole = kept.previous != expected;
-            let explained = (kept.previous + 1..seq)
-                .any(|number| self.journal.forgotten.contains(&(class, number)))
-                || self.journal.forgotten.contains(&(class, kept.previous));
+            let explained = (kept.previous + 1..seq).any(|number| forgotten.contains(&(class, number)))
+                || forgotten.contains(&(class, kept.previous));
             assert!(
                 !hole || explained,
                 "{class:?} {seq} says previous {}, was {expected}, hide {}, unreadable {:?}, seed {}",
                 kept.previous,
                 self.wording.hide,
-                self.journal.unreadable.range((class, seq - 3)..(class, seq)).collect::<Vec<_>>(),
+                self.spoiled.range((class, seq.saturating_sub(3))..(class, seq)).collect::<Vec<_>>(),
                 self.seed
             );
         }
     }
 
-    pub(super) fn check_delivered(&self) {
-        let gaps: Vec<_> = self.journal.gaps().collect();
-        for (class, seq) in self.visible() {
+    pub(super) fn check_delivered(&mut self) {
+        let contents = self.journal.contents();
+        let gaps = gaps(&contents);
+        for (class, seq) in self.visible(&contents) {
             let delivered = self.platform.kept.contains_key(&(class, seq));
-            let gap = gaps.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq));
-            assert!(delivered || gap, "{class:?} {seq} never arrived, seed {}", self.seed);
+            let arrived = delivered || is_covered(&gaps, class, seq);
+            assert!(arrived, "{class:?} {seq} never arrived, seed {}", self.seed);
         }
     }
 }

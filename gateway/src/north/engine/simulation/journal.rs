@@ -1,26 +1,98 @@
-//! A journal that loses at a crash exactly what was not committed, and can fail to be read.
+//! The journal as the simulation asks it, and a fake one: cheap enough for many seeds, and as treacherous as the real
+//! one. It loses at a crash exactly what was not committed, can fail to be read, and fails commits that happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::model::cursor::{Cursors, Head};
 use crate::model::ids::{Epoch, Seq};
+use crate::model::journal::Committed;
 use crate::model::record::{Body, Class, Draft, Gap, GapReason, Record};
+use crate::model::stamp::Stamp;
 use crate::north::engine::source::{Read, Source, SourceError};
+use crate::rt::clock::ManualClock;
+use crate::store::{Answer, Op};
+
+/// What stands at a number.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) epoch: Epoch,
+    /// None: its bytes cannot be read back.
+    pub(super) record: Option<Box<Record>>,
+}
+
+pub(super) type Contents = BTreeMap<Class, BTreeMap<Seq, Row>>;
+
+/// A journal that can be made to fail and to die.
+pub(super) trait Journal: Source + Sized + Debug {
+    /// Whether a fork may come at any time and begins with the next record. If not, it reaches back to the last
+    /// restart and comes before anything was sent since.
+    const FORKS_AHEAD: bool;
+
+    /// More crashes than the seed draws, out of 1000 turns.
+    const CRASHES_MORE: u32;
+
+    fn begin(clock: &Arc<ManualClock>) -> Self;
+
+    /// All ops in one commit. With `fault` it may fail: then nobody may be told that any of it happened, though it
+    /// may have.
+    fn commit(
+        &mut self,
+        ops: &[Op],
+        fault: bool,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Vec<Answer>, SourceError>;
+
+    /// The process dies while it commits `ops`, and a new one starts; `moved`: with a copy, so that a new epoch begins.
+    fn crash(&mut self, ops: &[Op], moved: bool, rng: &mut fastrand::Rng);
+
+    /// What a restart would find.
+    fn cursors(&mut self) -> Cursors;
+
+    fn contents(&mut self) -> Contents;
+
+    fn epoch(&self) -> Epoch;
+
+    /// Makes a record unreadable.
+    fn spoil(&mut self, class: Class, seq: Seq);
+
+    /// Drops the oldest telemetry and leaves a gap record, as a disk budget does.
+    fn forget(&mut self, count: usize, at: &Stamp);
+
+    /// All that was ever dropped.
+    fn forgotten(&self) -> &BTreeSet<(Class, Seq)>;
+
+    /// The next reads fail.
+    fn break_reads(&mut self, count: u32);
+}
+
+/// The draft of the gap record for forgotten telemetry.
+pub(super) fn forgotten_gap(numbers: &[Seq], at: &Stamp) -> Option<Draft> {
+    let (&from, &to) = (numbers.first()?, numbers.last()?);
+    let gap = Gap {
+        uplink: None,
+        class: Class::Telemetry,
+        from,
+        to,
+        count: numbers.len() as u64,
+        reason: GapReason::Forgotten,
+        detail: String::new(),
+    };
+    Some(Draft { at: at.clone(), test: false, dedup: None, body: Body::Gap(gap) })
+}
 
 #[derive(Debug)]
 pub(in crate::north::engine) struct SimJournal {
     pub(in crate::north::engine) records: BTreeMap<Class, BTreeMap<Seq, Record>>,
     pub(in crate::north::engine) last: BTreeMap<Class, Seq>,
     /// Epochs with their first numbers, in order.
-    pub(in crate::north::engine) epochs: Vec<(Epoch, BTreeMap<Class, Seq>)>,
-    pub(in crate::north::engine) unreadable: BTreeSet<(Class, Seq)>,
-    /// What a restart would find.
-    pub(in crate::north::engine) stored: Cursors,
-    /// Saved, but not committed yet.
-    pub(in crate::north::engine) relaxed: Option<Cursors>,
-    pub(in crate::north::engine) forgotten: BTreeSet<(Class, Seq)>,
-    /// The next reads fail.
-    pub(in crate::north::engine) broken_reads: u32,
+    epochs: Vec<(Epoch, BTreeMap<Class, Seq>)>,
+    unreadable: BTreeSet<(Class, Seq)>,
+    stored: Cursors,
+    conn: u64,
+    forgotten: BTreeSet<(Class, Seq)>,
+    broken_reads: u32,
 }
 
 impl SimJournal {
@@ -31,14 +103,10 @@ impl SimJournal {
             epochs: vec![(Epoch(1), BTreeMap::new())],
             unreadable: BTreeSet::new(),
             stored: Cursors::default(),
-            relaxed: None,
+            conn: 0,
             forgotten: BTreeSet::new(),
             broken_reads: 0,
         }
-    }
-
-    pub(in crate::north::engine) fn epoch(&self) -> Epoch {
-        self.epochs.last().unwrap().0
     }
 
     pub(in crate::north::engine) fn append(&mut self, draft: Draft) -> (Class, Seq) {
@@ -53,49 +121,36 @@ impl SimJournal {
     }
 
     /// All later records belong to another epoch; numbers go on.
-    pub(in crate::north::engine) fn fork(&mut self) {
+    fn fork(&mut self) -> Epoch {
         let starts = Class::ALL.iter().map(|class| (*class, self.last.get(class).copied().unwrap_or(0) + 1));
         let starts = starts.collect();
-        self.epochs.push((Epoch(self.epochs.len() as u64 + 1), starts));
+        let epoch = Epoch(self.epochs.len() as u64 + 1);
+        self.epochs.push((epoch, starts));
+        epoch
     }
 
-    /// Drops the oldest telemetry and leaves a gap record, as a disk budget does.
-    pub(in crate::north::engine) fn forget(&mut self, count: usize, at: &crate::model::stamp::Stamp) {
-        let telemetry = self.records.get_mut(&Class::Telemetry).unwrap();
-        let gone: Vec<Seq> = telemetry.keys().copied().take(count).collect();
-        let (Some(&from), Some(&to)) = (gone.first(), gone.last()) else { return };
-        for seq in &gone {
-            telemetry.remove(seq);
-            self.forgotten.insert((Class::Telemetry, *seq));
-        }
-        let gap = Gap {
-            uplink: None,
-            class: Class::Telemetry,
-            from,
-            to,
-            count: gone.len() as u64,
-            reason: GapReason::Forgotten,
-            detail: String::new(),
+    fn run(&mut self, op: &Op) -> Answer {
+        let drafts = match op {
+            Op::Append { drafts } => drafts,
+            Op::Settle { cursors, drafts, .. } => {
+                self.stored = cursors.clone();
+                drafts
+            }
+            Op::SaveCursors { cursors, .. } => {
+                self.stored = cursors.clone();
+                return Answer::Done;
+            }
+            Op::NextConn { .. } => {
+                self.conn += 1;
+                return Answer::Conn(self.conn);
+            }
+            Op::Fork { .. } => return Answer::Forked(self.fork()),
+            Op::BeginCommand { .. } | Op::EndCommand { .. } => panic!("an uplink's engine gives no commands"),
         };
-        self.append(Draft { at: at.clone(), test: false, dedup: None, body: Body::Gap(gap) });
-    }
-
-    pub(in crate::north::engine) fn commit(&mut self) {
-        if let Some(cursors) = self.relaxed.take() {
-            self.stored = cursors;
+        for draft in drafts {
+            self.append(draft.clone());
         }
-    }
-
-    pub(in crate::north::engine) fn crash(&mut self) {
-        self.relaxed = None;
-        self.broken_reads = 0;
-    }
-
-    pub(in crate::north::engine) fn gaps(&self) -> impl Iterator<Item = &Gap> {
-        self.records[&Class::Event].values().filter_map(|record| match &record.body {
-            Body::Gap(gap) => Some(gap),
-            _ => None,
-        })
+        Answer::Committed(Committed { last_pos: 0, repeated: 0 })
     }
 
     fn check(&mut self) -> Result<(), SourceError> {
@@ -104,6 +159,84 @@ impl SimJournal {
             return Err(SourceError("disk I/O error".to_owned()));
         }
         Ok(())
+    }
+}
+
+impl Journal for SimJournal {
+    const FORKS_AHEAD: bool = true;
+    const CRASHES_MORE: u32 = 0;
+
+    fn begin(_clock: &Arc<ManualClock>) -> Self {
+        Self::new()
+    }
+
+    fn commit(
+        &mut self,
+        ops: &[Op],
+        fault: bool,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Vec<Answer>, SourceError> {
+        if fault && rng.bool() {
+            return Err(SourceError("disk full".to_owned()));
+        }
+        let answers = ops.iter().map(|op| self.run(op)).collect();
+        if fault { Err(SourceError("failed at its very end".to_owned())) } else { Ok(answers) }
+    }
+
+    fn crash(&mut self, ops: &[Op], moved: bool, rng: &mut fastrand::Rng) {
+        self.broken_reads = 0;
+        if rng.bool() {
+            // The commit had happened, only nobody heard of it.
+            for op in ops {
+                self.run(op);
+            }
+        }
+        if moved {
+            self.fork();
+        }
+    }
+
+    fn cursors(&mut self) -> Cursors {
+        self.stored.clone()
+    }
+
+    fn contents(&mut self) -> Contents {
+        let row = |class: Class, seq: Seq, record: &Record| {
+            let readable = !self.unreadable.contains(&(class, seq));
+            Row { epoch: record.epoch, record: readable.then(|| Box::new(record.clone())) }
+        };
+        let rows = self.records.iter().map(|(&class, records)| {
+            (class, records.iter().map(|(&seq, record)| (seq, row(class, seq, record))).collect())
+        });
+        rows.collect()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epochs.last().unwrap().0
+    }
+
+    fn spoil(&mut self, class: Class, seq: Seq) {
+        self.unreadable.insert((class, seq));
+    }
+
+    fn forget(&mut self, count: usize, at: &Stamp) {
+        let telemetry = self.records.get_mut(&Class::Telemetry).unwrap();
+        let gone: Vec<Seq> = telemetry.keys().copied().take(count).collect();
+        for seq in &gone {
+            telemetry.remove(seq);
+            self.forgotten.insert((Class::Telemetry, *seq));
+        }
+        if let Some(gap) = forgotten_gap(&gone, at) {
+            self.append(gap);
+        }
+    }
+
+    fn forgotten(&self) -> &BTreeSet<(Class, Seq)> {
+        &self.forgotten
+    }
+
+    fn break_reads(&mut self, count: u32) {
+        self.broken_reads = count;
     }
 }
 
