@@ -205,8 +205,12 @@ async fn a_broker_stops_and_starts_again_on_the_same_port() {
     assert_eq!(again.plain().port(), port);
     // Where the port is taken, the error says which.
     let cancel = CancellationToken::new();
-    let error = again.broker.run(cancel, |_bound| {}).await.unwrap_err().to_string();
-    assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("in use"), "{error}");
+    let error = anyhow::Error::from(again.broker.run(cancel, |_bound| {}).await.unwrap_err());
+    let told = format!("{error:#}");
+    assert!(told.contains(&format!("127.0.0.1:{port}")), "{told}");
+    assert_eq!(told.matches("in use").count(), 1, "the reason stands there once: {told}");
+    // Its devices are shown all the same.
+    assert!(again.board.snapshot().devices.contains_key("b1"));
     let mut client = again.client("z2m").await;
     assert_eq!(client.acked(BUTTON.as_bytes(), PRESS).await, Some(0));
     drop(client);
