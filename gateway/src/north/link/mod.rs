@@ -163,11 +163,11 @@ impl Link {
         let uplink = self.parts.uplink.as_str();
         let outcome = match error {
             LinkError::Refused { .. } => "refused",
-            _ if came != Came::ToNothing => "lost",
+            _ if came != Came::Never => "lost",
             _ => "failed",
         };
         self.parts.metrics.connection(uplink, outcome);
-        if came == Came::ToServe {
+        if came == Came::Served {
             echo.over();
         }
         if let Some(more) = echo.tell(&error.to_string(), self.parts.clock.mono_ms()) {
@@ -210,7 +210,7 @@ impl History {
     }
 
     fn note(&mut self, error: &LinkError, came: Came, now_ms: u64) {
-        if came == Came::ToServe {
+        if came == Came::Served {
             self.down_since_ms = now_ms;
             self.failures = 0;
         } else {

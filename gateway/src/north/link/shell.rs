@@ -59,11 +59,11 @@ struct UpSince {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
     /// The broker never let us in.
-    ToNothing,
+    Never,
     /// It ended soon, and nothing was delivered on it.
-    ToLittle,
+    Briefly,
     /// It served.
-    ToServe,
+    Served,
 }
 
 /// The engine with its surroundings.
@@ -365,9 +365,9 @@ impl Shell {
         self.connected = false;
         self.trouble = None;
         match self.up.take() {
-            None => Came::ToNothing,
-            Some(up) if up.delivered || now_ms.saturating_sub(up.at_ms) >= SETTLED_MS => Came::ToServe,
-            Some(_) => Came::ToLittle,
+            None => Came::Never,
+            Some(up) if up.delivered || now_ms.saturating_sub(up.at_ms) >= SETTLED_MS => Came::Served,
+            Some(_) => Came::Briefly,
         }
     }
 
