@@ -61,6 +61,7 @@ pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     daemon.stop().await?;
+    tracing::info!("stopped");
     match failure {
         None => Ok(()),
         Some(failure) => Err(anyhow::anyhow!("the journal's writer has died: {failure}")),
@@ -277,7 +278,11 @@ fn spawn_broker(supervisor: &mut Supervisor, name: &BusName, broker: Broker) -> 
         let (broker, first) = (Arc::clone(&broker), Arc::clone(&first));
         async move {
             let ready = |bound: broker::Bound| {
-                tracing::info!(plain = ?bound.plain, tls = ?bound.tls, "the broker listens");
+                for (address, tls) in [(bound.plain, false), (bound.tls, true)] {
+                    if let Some(address) = address {
+                        tracing::info!(%address, tls, "the broker listens");
+                    }
+                }
                 let waiting = first.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if waiting.is_some_and(|waiting| waiting.send(()).is_err()) {
                     tracing::debug!("nobody waits for the broker any more");
