@@ -42,6 +42,8 @@ pub enum Refusal {
     CommandUnknown,
     CommandExpired,
     CommandNotAllowed,
+    /// A time that nobody asked for: its nonce is not ours.
+    TimeUnasked,
 }
 
 impl Refusal {
@@ -82,6 +84,7 @@ impl Refusal {
             Self::CommandUnknown => "command_unknown",
             Self::CommandExpired => "command_expired",
             Self::CommandNotAllowed => "command_not_allowed",
+            Self::TimeUnasked => "time_unasked",
         }
     }
 }

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::model::ids::Epoch;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
+use crate::model::refusal::Refusal;
 use crate::north::contract::{Down, StateReason, Stream, answer_to_refused, parse_down};
 use crate::north::engine::{Kind, Publish, Session};
 
@@ -300,7 +301,7 @@ impl Connection<'_> {
             self.early.push(publish);
         } else {
             let uplink = self.shell.parts.uplink.as_str();
-            self.shell.parts.metrics.refused(uplink, crate::model::refusal::Refusal::QueueFull);
+            self.shell.parts.metrics.refused(uplink, Refusal::QueueFull);
         }
     }
 
@@ -430,7 +431,9 @@ impl Connection<'_> {
                 shell.engine.receipt(receipt.epoch, receipt.class, kind, receipt.upto);
             }
             Ok(Down::Time(_)) => {
-                debug!(uplink = %shell.parts.uplink, "the platform tells a time nobody asked for");
+                let uplink = shell.parts.uplink.as_str();
+                shell.parts.metrics.refused(uplink, Refusal::TimeUnasked);
+                debug!(uplink, "the platform tells a time nobody asked for");
             }
             Err(refused) => {
                 shell.parts.metrics.refused(shell.parts.uplink.as_str(), refused.0);
