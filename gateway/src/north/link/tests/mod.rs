@@ -549,9 +549,14 @@ async fn a_replay_is_done_once_and_answered_each_time() {
     bench.broker.publish(topic, &command, false).await;
     let again = bench.broker.next_on("/up/command/result").await;
     assert_eq!(again.json["data"]["outcome"], "done");
+    let time = r#"{"nonce":"n-1","time":"2026-11-02T08:15:31.750+08:00"}"#;
+    bench.broker.publish("gatehouse/v1/gate-1/down/time", time, false).await;
     bench.broker.publish(topic, &command.replace("r-1", "r-2"), true).await;
     let retained = bench.broker.next_on("/up/command/result").await;
     assert_eq!(retained.json["data"]["outcome"], "rejected");
     assert_eq!(retained.json["data"]["code"], "down_retained");
+    let unasked =
+        bench.metrics.refusals().into_iter().find(|count| count.labels.contains(&"time_unasked".to_owned()));
+    assert_eq!(unasked.map(|count| count.count), Some(1), "a time nobody asked for is counted");
     bench.stop().await;
 }
