@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{ConfigArg, until_unread};
 use crate::config;
 use crate::model::ids::DeviceId;
-use crate::model::record::{Body, Class, Record};
+use crate::model::record::{Body, Class, Quality, Record};
 use crate::model::stamp::Stamp;
 use crate::store::{Read, Reader, Selection, Walk};
 
@@ -392,7 +392,11 @@ fn detail(body: &Body) -> String {
         Body::Telemetry(telemetry) => {
             let samples = telemetry.samples.iter().map(|sample| {
                 let unit = sample.unit.as_deref().unwrap_or_default();
-                format!("{}={}{unit}", sample.point, plain(&sample.value))
+                let value = sample.value.as_ref().map_or_else(|| "-".to_owned(), plain);
+                match sample.quality {
+                    Quality::Good => format!("{}={value}{unit}", sample.point),
+                    quality => format!("{}={value}{unit}({quality:?})", sample.point).to_lowercase(),
+                }
             });
             samples.collect::<Vec<_>>().join(" ")
         }

@@ -173,7 +173,9 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     let names = known.names.iter().map(String::as_str).collect();
     notes.extend(whole::references(view, &names));
     notes.extend(whole::limits(view, &parts, &known.profiles));
-    let (problems, claims) = whole::told(view, &parts, &assemble::Parts::partial(&root, &walk));
+    let partial = assemble::Parts::partial(&root, &walk);
+    let (mut problems, claims) = whole::told(view, &parts, &partial);
+    problems.extend(whole::lacking(&partial, &known.profiles));
     notes.extend(assemble::placed(problems, &root, &view.start()));
     notes.extend(whole::claims(view, claims));
     notes.extend(whole::warnings(view, &parts));

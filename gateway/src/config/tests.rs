@@ -74,7 +74,7 @@ fn keys_and_kinds() {
     check("[gateway]", "[gatway]", "1:2 unknown key `gatway`", "did you mean `gateway`?");
     check("[clients.z2m]", "[[clients.z2m]]", "8:1 `z2m` must be a table, not a list", "");
     check("base = \"zigbee2mqtt\"", "xyzzy = 1", "9:1 unknown key `xyzzy`", "valid here: base, bus");
-    check("address = \"sos-1\"\n", "", "11:1 [devices.sos-1] lacks the key `address`", "`{address}`");
+    check("address = \"sos-1\"\n", "", "11:10 [devices.sos-1] lacks the key `address`", "`{address}`");
     check("lan.broker]", "lan.brokr]", "5:12 unknown kind `brokr`", "did you mean [buses.lan.broker]?");
     check("platform.mqtt]", "platform.kafka]", "16:19 unknown kind `kafka`", "valid kinds: mqtt");
     check(
@@ -377,7 +377,7 @@ fn ten_mistakes_are_ten() {
         "16:1 unknown key `certficate`",
         "19:11 there is no profile \"z2m-button-soss\"",
         "22:15 `maintenance` must be true or false, not a text",
-        "24:1 [devices.sos-2] lacks the key `address`",
+        "24:10 [devices.sos-2] lacks the key `address`",
         "26:10 there is no client \"z2n\"",
         "30:1 `password`: a secret must not stand in the configuration",
     ];

@@ -62,6 +62,7 @@ pub(super) fn references(view: View<'_>, profiles: &BTreeSet<&str>) -> Vec<Note>
         }
     };
     check("devices", "client", "client", &clients, "add [clients.NAME]");
+    check("devices", "bus", "bus", &buses, "add [buses.NAME.KIND]");
     check("devices", "profile", "profile", profiles, "write it as NAME.toml in `profiles_dir`");
     check("clients", "bus", "bus", &buses, "add [buses.NAME.broker]");
     notes
@@ -118,7 +119,7 @@ fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
         let path = ["clients", name.as_str(), "client_id"].map(str::to_owned).to_vec();
         claims.push(Claim { path, resource: Resource::ClientId(id) });
     }
-    claims.extend(parts.devices.iter().map(|(id, device)| device.claim(id)));
+    claims.extend(parts.devices.iter().filter_map(|(id, device)| device.claim(id)));
     claims
 }
 
@@ -143,6 +144,13 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     problems.extend(client_problems(&clients, &brokers).into_iter().filter(|problem| !twice(problem)));
     problems.extend(parts.devices.iter().flat_map(|(id, device)| device.problems(id)));
     problems
+}
+
+/// What devices lack for their profiles.
+pub(super) fn lacking(partial: &Parts, profiles: &BTreeMap<ProfileName, Profile>) -> Vec<Problem> {
+    let known =
+        partial.devices.iter().filter_map(|(id, device)| Some((id, device, profiles.get(&device.profile)?)));
+    known.flat_map(|(id, device, profile)| device.lacks(id, profile)).collect()
 }
 
 /// What the gateway's own table claims and breaks. Read from the tree: its address is judged also where its name is

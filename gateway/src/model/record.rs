@@ -106,6 +106,30 @@ pub enum Quality {
     Bad,
 }
 
+/// Why a value is less than good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QualityReason {
+    /// Nothing was heard for longer than the device promises.
+    Silent,
+    /// The device can be reached no more.
+    Offline,
+    /// The line to the device failed.
+    LineFailed,
+    /// The device answered that it cannot say.
+    DeviceFailed,
+    /// Outside what makes sense for the point.
+    OutOfRange,
+    /// No number: NaN or infinite.
+    NotFinite,
+    /// The loop of a supervised input is open: a cut wire.
+    OpenCircuit,
+    /// The loop of a supervised input is short-circuited.
+    ShortCircuit,
+    /// An external broker had kept it: it may be old.
+    Kept,
+}
+
 /// A text for people, in both languages. Codes and parameters travel beside it; it is extra.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -150,13 +174,33 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub point: PointName,
-    pub value: Value,
+    /// None: there is no value that could be told, and `reason` says why.
+    pub value: Option<Value>,
     pub quality: Quality,
+    /// Why the quality is not good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<QualityReason>,
+    /// How long before the record's time the value was taken, milliseconds: a repeated value keeps its own time
+    /// (promise G11).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub age_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
 }
 
-/// Values of one device that were taken at the same time: the record's.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(age_ms: &u64) -> bool {
+    *age_ms == 0
+}
+
+impl Sample {
+    /// A good value, taken at the record's time.
+    pub const fn good(point: PointName, value: Value, unit: Option<String>) -> Self {
+        Self { point, value: Some(value), quality: Quality::Good, reason: None, age_ms: 0, unit }
+    }
+}
+
+/// Values of one device, told at the record's time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Telemetry {
     pub device: DeviceRef,

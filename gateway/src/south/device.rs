@@ -2,6 +2,7 @@
 //! about. Must not know the broker.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -21,11 +22,13 @@ use crate::model::record::DeviceRef;
 pub struct DeviceConfig {
     /// The profile that describes it: a file name in config/profiles/ without its ending.
     pub profile: ProfileName,
-    /// The MQTT client that speaks for it: `[clients.NAME]`.
-    pub client: ClientName,
+    /// The client of the embedded broker that speaks for it: `[clients.NAME]`.
+    pub client: Option<ClientName>,
+    /// The bus it hangs on, where no client of the embedded broker speaks for it: `[buses.NAME]`.
+    pub bus: Option<BusName>,
     /// What stands for `{address}` in the profile's topics: the Zigbee2MQTT friendly name, for example.
     #[schemars(length(min = 1, max = 128))]
-    pub address: String,
+    pub address: Option<String>,
     /// Where it is.
     #[serde(default)]
     pub place: Place,
@@ -43,25 +46,72 @@ impl DeviceConfig {
     pub fn problems(&self, id: &DeviceId) -> Vec<Problem> {
         let at = |key| ["devices", id.as_str(), key];
         let mut out = Vec::new();
+        match (&self.client, &self.bus) {
+            (None, None) => {
+                let problem = Problem::error(&["devices", id.as_str()], "nothing says where the device is");
+                out.push(problem.hint("write `client` for one behind the embedded broker, else `bus`"));
+            }
+            (Some(_), Some(_)) => {
+                let problem = Problem::error(&at("bus"), "`client` and `bus` exclude each other");
+                out.push(problem.hint("a client knows its bus: leave `bus` out"));
+            }
+            _ => {}
+        }
+        let Some(address) = &self.address else { return out };
         let bad = |c: char| matches!(c, '+' | '#') || c.is_control();
-        if let Some(character) = self.address.chars().find(|c| bad(*c)) {
+        if let Some(character) = address.chars().find(|c| bad(*c)) {
             let message = format!("{character:?} cannot stand in a topic, and the address does");
             out.push(Problem::error(&at("address"), message));
         }
-        if self.address.is_empty() || self.address.len() > 128 {
+        if address.is_empty() || address.len() > 128 {
             out.push(Problem::error(&at("address"), "an address is 1 to 128 bytes long"));
         }
         out
     }
 
-    /// The address behind its client: two devices cannot hold one.
-    pub fn claim(&self, id: &DeviceId) -> Claim {
-        Claim {
+    /// What must be written for a device with this profile. Paths start at `devices.ID`.
+    pub fn lacks(&self, id: &DeviceId, profile: &Profile) -> Vec<Problem> {
+        let mut out = Vec::new();
+        if profile.mqtt.is_some() && self.address.is_none() {
+            let message = format!("[devices.{id}] lacks the key `address`");
+            let hint = "it stands for `{address}` in the profile's topics";
+            out.push(Problem::error(&["devices", id.as_str()], message).hint(hint));
+        }
+        out
+    }
+
+    /// Who speaks for it.
+    pub fn speaker(&self) -> Option<Speaker> {
+        match (&self.client, &self.bus) {
+            (Some(client), _) => Some(Speaker::Client(client.clone())),
+            (None, Some(bus)) => Some(Speaker::Bus(bus.clone())),
+            (None, None) => None,
+        }
+    }
+
+    /// The address behind its speaker: two devices cannot hold one.
+    pub fn claim(&self, id: &DeviceId) -> Option<Claim> {
+        Some(Claim {
             path: vec!["devices".into(), id.as_str().into(), "address".into()],
-            resource: Resource::Address {
-                on: format!("client {}", self.client),
-                address: self.address.clone(),
-            },
+            resource: Resource::Address { on: self.speaker()?.to_string(), address: self.address.clone()? },
+        })
+    }
+}
+
+/// Who speaks for a device.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Speaker {
+    /// A client of the embedded broker.
+    Client(ClientName),
+    /// A bus of its own.
+    Bus(BusName),
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(client) => write!(out, "client {client}"),
+            Self::Bus(bus) => write!(out, "bus {bus}"),
         }
     }
 }
@@ -69,7 +119,7 @@ impl DeviceConfig {
 /// A device as the south knows it.
 #[derive(Debug)]
 pub struct Device {
-    pub client: ClientName,
+    pub speaker: Speaker,
     pub profile: Arc<Profile>,
     pub subject: Subject,
     /// Held from the mapping of a message to its commit, so that two messages cannot both be the first.
@@ -87,49 +137,60 @@ impl Device {
 pub enum RosterError {
     #[error("device {device} names profile {profile}, which does not exist")]
     Profile { device: DeviceId, profile: ProfileName },
+    #[error("device {device} has the profile {profile}, which does not speak MQTT")]
+    Speech { device: DeviceId, profile: ProfileName },
+    #[error("device {device} has no address")]
+    Address { device: DeviceId },
     #[error("device {device} has the topic {topic:?}, longer than {TOPIC_BYTES_MAX} bytes")]
     Topic { device: DeviceId, topic: String },
 }
 
-/// All devices of one bus, by topic. Outlives restarts of its driver, and with it what is remembered of each device.
+/// All devices of one bus that speak MQTT, by topic. Outlives restarts of its driver, and with it what is remembered of each device.
 #[derive(Debug, Default)]
 pub struct Roster {
     devices: Vec<Arc<Device>>,
     routes: HashMap<String, Vec<(Arc<Device>, Channel)>>,
-    ignored: BTreeMap<ClientName, Vec<String>>,
+    ignored: BTreeMap<Speaker, Vec<String>>,
 }
 
 impl Roster {
-    /// Resolves profiles and topics. `bases` holds the clients of this bus; devices of other clients are left out.
+    /// Resolves profiles and topics. `bases` holds the speakers of this bus; devices of others are left out.
     ///
     /// # Errors
-    /// A profile that does not exist, a topic that is too long.
+    /// A profile that does not exist or does not speak MQTT, no address, a topic that is too long.
     pub fn new(
         bus: &BusName,
-        bases: &BTreeMap<ClientName, String>,
+        bases: &BTreeMap<Speaker, String>,
         devices: &BTreeMap<DeviceId, DeviceConfig>,
         profiles: &BTreeMap<ProfileName, Arc<Profile>>,
     ) -> Result<Self, RosterError> {
         let mut roster = Self::default();
         for (id, config) in devices {
-            let Some(base) = bases.get(&config.client) else { continue };
+            let Some((speaker, base)) = config.speaker().and_then(|speaker| bases.get_key_value(&speaker))
+            else {
+                continue;
+            };
             let profile = profiles.get(&config.profile).ok_or_else(|| RosterError::Profile {
                 device: id.clone(),
                 profile: config.profile.clone(),
             })?;
-            roster.add(bus, id, config, base, profile)?;
+            roster.add((bus, speaker, base), id, config, profile)?;
         }
         Ok(roster)
     }
 
     fn add(
         &mut self,
-        bus: &BusName,
+        (bus, speaker, base): (&BusName, &Speaker, &str),
         id: &DeviceId,
         config: &DeviceConfig,
-        base: &str,
         profile: &Arc<Profile>,
     ) -> Result<(), RosterError> {
+        let mqtt = profile
+            .mqtt
+            .as_ref()
+            .ok_or_else(|| RosterError::Speech { device: id.clone(), profile: config.profile.clone() })?;
+        let address = config.address.as_ref().ok_or_else(|| RosterError::Address { device: id.clone() })?;
         let device = DeviceRef {
             id: id.clone(),
             kind: profile.kind.clone(),
@@ -137,7 +198,7 @@ impl Roster {
             bus: Some(bus.clone()),
         };
         let device = Arc::new(Device {
-            client: config.client.clone(),
+            speaker: speaker.clone(),
             profile: Arc::clone(profile),
             subject: Subject { device, place: config.place.clone(), test: config.maintenance },
             state: Mutex::new(DeviceState::default()),
@@ -146,10 +207,10 @@ impl Roster {
         let expand = |template: &str| {
             let parts: Vec<String> =
                 template.split("{address}").map(|part| part.replace("{base}", base)).collect();
-            parts.join(&config.address)
+            parts.join(address)
         };
-        let mut channels = vec![(expand(&profile.mqtt.topic), Channel::Message)];
-        if let Some(availability) = &profile.mqtt.availability {
+        let mut channels = vec![(expand(&mqtt.topic), Channel::Message)];
+        if let Some(availability) = &mqtt.availability {
             channels.push((expand(&availability.topic), Channel::Availability));
         }
         for (topic, channel) in channels {
@@ -158,8 +219,8 @@ impl Roster {
             }
             self.routes.entry(topic).or_default().push((Arc::clone(&device), channel));
         }
-        let ignored = self.ignored.entry(config.client.clone()).or_default();
-        ignored.extend(profile.mqtt.ignore.iter().map(|filter| expand(filter)));
+        let ignored = self.ignored.entry(speaker.clone()).or_default();
+        ignored.extend(mqtt.ignore.iter().map(|filter| expand(filter)));
         self.devices.push(device);
         Ok(())
     }
@@ -174,9 +235,9 @@ impl Roster {
         self.routes.get(topic).map_or(&[], Vec::as_slice)
     }
 
-    /// Topic filters of what a client also publishes and nobody needs.
-    pub fn ignored(&self, client: &ClientName) -> &[String] {
-        self.ignored.get(client).map_or(&[], Vec::as_slice)
+    /// Topic filters of what a speaker also publishes and nobody needs.
+    pub fn ignored(&self, speaker: &Speaker) -> &[String] {
+        self.ignored.get(speaker).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -185,10 +246,14 @@ mod tests {
     use super::*;
     use crate::south::profile::shipped_profiles;
 
+    fn z2m() -> Speaker {
+        Speaker::Client(ClientName::new("z2m").unwrap())
+    }
+
     fn roster(devices: &str) -> Result<Roster, RosterError> {
         let devices: BTreeMap<DeviceId, DeviceConfig> = toml::from_str(devices).unwrap();
         let profiles = shipped_profiles().unwrap().into_iter().map(|(name, p)| (name, Arc::new(p))).collect();
-        let bases = BTreeMap::from([(ClientName::new("z2m").unwrap(), "site/z2m".to_owned())]);
+        let bases = BTreeMap::from([(z2m(), "site/z2m".to_owned())]);
         Roster::new(&BusName::new("lan").unwrap(), &bases, &devices, &profiles)
     }
 
@@ -220,7 +285,7 @@ mod tests {
         assert_eq!(names(&roster, availability), [("b1".to_owned(), Channel::Availability)]);
         assert_eq!(names(&roster, "site/z2m/bridge/state"), [("bridge".to_owned(), Channel::Availability)]);
         assert_eq!(names(&roster, "site/z2m/lock"), []);
-        assert_eq!(roster.ignored(&ClientName::new("z2m").unwrap()), ["site/z2m/bridge/#"]);
+        assert_eq!(roster.ignored(&z2m()), ["site/z2m/bridge/#"]);
         assert!(roster.devices().iter().any(|device| device.subject.test));
         assert_eq!(roster.devices().len(), 2);
     }
@@ -236,6 +301,6 @@ mod tests {
             toml::from_str("profile = 'z2m-lock'\nclient = 'z2m'\naddress = 'a/#'").unwrap();
         let id = DeviceId::new("a").unwrap();
         assert_eq!(bad.problems(&id)[0].path, ["devices", "a", "address"]);
-        assert_eq!(bad.claim(&id).resource.to_string(), "address \"a/#\" on client z2m");
+        assert_eq!(bad.claim(&id).unwrap().resource.to_string(), "address \"a/#\" on client z2m");
     }
 }

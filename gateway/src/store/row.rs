@@ -73,7 +73,9 @@ pub(super) fn encode(body: &Body) -> Result<String, String> {
             raised.params.values().all(is_finite)
         }
         Body::Event(event) => event.params.values().all(is_finite),
-        Body::Telemetry(telemetry) => telemetry.samples.iter().all(|sample| is_finite(&sample.value)),
+        Body::Telemetry(telemetry) => {
+            telemetry.samples.iter().all(|sample| sample.value.as_ref().is_none_or(is_finite))
+        }
         Body::Gap(_) => true,
     };
     if !finite {

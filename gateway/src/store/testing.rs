@@ -52,12 +52,8 @@ pub(crate) fn keyed(clock: &ManualClock, id: &str, key: &str) -> Draft {
 }
 
 pub(crate) fn telemetry(clock: &ManualClock, id: &str, n: i64) -> Draft {
-    let sample = Sample {
-        point: crate::model::ids::PointName::new("temperature").unwrap(),
-        value: Value::Int(n),
-        quality: crate::model::record::Quality::Good,
-        unit: Some("°C".to_owned()),
-    };
+    let point = crate::model::ids::PointName::new("temperature").unwrap();
+    let sample = Sample::good(point, Value::Int(n), Some("°C".to_owned()));
     let telemetry =
         Telemetry { device: device(id), place: crate::model::place::Place::default(), samples: vec![sample] };
     Draft { at: clock.now(), test: false, dedup: None, body: Body::Telemetry(telemetry) }

@@ -187,10 +187,14 @@ fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<Cli
     for (name, secret) in keys {
         let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
         let base = base.unwrap_or_else(|| name.to_string());
-        let talkers =
-            loaded.settings.devices.values().filter(|device| device.client == name).filter_map(|device| {
-                let template = loaded.profiles.get(&device.profile)?.mqtt.topic.clone();
-                let topic = template.replace("{base}", &base).replace("{address}", &device.address);
+        let talkers = loaded
+            .settings
+            .devices
+            .values()
+            .filter(|device| device.client.as_ref() == Some(&name))
+            .filter_map(|device| {
+                let template = loaded.profiles.get(&device.profile)?.mqtt.as_ref()?.topic.clone();
+                let topic = template.replace("{base}", &base).replace("{address}", device.address.as_ref()?);
                 Some(Talker { topic, profile: device.profile.to_string() })
             });
         let account = Account { secret, talkers: talkers.collect() };

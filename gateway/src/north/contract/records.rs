@@ -165,6 +165,8 @@ fn entry(record: &Record, telemetry: &Telemetry, frame: &Frame<'_>) -> wire::Tel
         point: sample.point.to_string(),
         value: sample.value.clone(),
         quality: Open::Known(sample.quality),
+        reason: sample.reason.map(Open::Known),
+        age_ms: (sample.age_ms > 0).then_some(sample.age_ms),
         unit: sample.unit.clone(),
     });
     wire::TelemetryRecord {

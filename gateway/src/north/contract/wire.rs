@@ -11,7 +11,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::record::{self, AlarmState, Category, Class, GapReason, Quality, Severity, Value};
+use crate::model::record::{
+    self, AlarmState, Category, Class, GapReason, Quality, QualityReason, Severity, Value,
+};
 use crate::model::stamp::ClockTrust;
 
 /// A member of an open enumeration: one that this release knows, or one that a later release added.
@@ -325,9 +327,16 @@ pub struct TelemetryRecord {
 pub struct Sample {
     /// The value's or input's name.
     pub point: String,
-    pub value: Value,
+    /// Null where there is no value that could be told: `reason` says why.
+    pub value: Option<Value>,
     /// How good it is.
     pub quality: Open<Quality>,
+    /// Why it is not good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Open<QualityReason>>,
+    /// How long before the record's time the value was taken, milliseconds; absent: at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// Its unit, as UCUM or plain: `Cel`, `%`, `V`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,

@@ -23,7 +23,7 @@ use crate::model::stamp::Stamp;
 use crate::rt::board::Board;
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
-use crate::south::device::{Device, Roster};
+use crate::south::device::{Device, Roster, Speaker};
 use crate::south::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
 
 /// What stands in `status` for an emergency device that publishes at QoS 0.
@@ -93,8 +93,12 @@ impl Line {
             return Err(Refusal::TopicNotOwned);
         }
         let targets = self.roster.route(message.topic);
-        let ignored =
-            || self.roster.ignored(&account.name).iter().any(|filter| matches(filter, message.topic));
+        let ignored = || {
+            self.roster
+                .ignored(&Speaker::Client(account.name.clone()))
+                .iter()
+                .any(|filter| matches(filter, message.topic))
+        };
         if targets.is_empty() && !ignored() {
             return Err(Refusal::TopicUnknown);
         }

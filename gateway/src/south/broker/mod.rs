@@ -41,7 +41,7 @@ use self::hooks::{Inside, NoSessions};
 use self::line::Line;
 use self::retained::Retained;
 use self::visits::Visits;
-use super::device::{DeviceConfig, Roster, RosterError};
+use super::device::{DeviceConfig, Roster, RosterError, Speaker};
 use super::profile::Profile;
 use crate::model::ids::{BusName, ClientName, DeviceId, ProfileName};
 use crate::model::journal::Journal;
@@ -130,8 +130,9 @@ impl Broker {
     /// # Errors
     /// What `check` would have found.
     pub fn new(setup: Setup, deps: Deps) -> Result<Self, BrokerError> {
-        let bases =
-            setup.clients.iter().map(|(name, client)| (name.clone(), client.base(name).to_owned())).collect();
+        let speaker = |name: &ClientName| Speaker::Client(name.clone());
+        let clients = setup.clients.iter();
+        let bases = clients.map(|(name, client)| (speaker(name), client.base(name).to_owned())).collect();
         let roster = Roster::new(&setup.bus, &bases, &setup.devices, &setup.profiles)?;
         Ok(Self { setup, deps, roster: Arc::new(roster) })
     }

@@ -32,25 +32,34 @@ impl Profile {
         for (name, rule) in &self.events {
             self.check_event(&mut out, name, rule);
         }
-        if self.points.is_empty() && self.events.is_empty() && self.mqtt.availability.is_none() {
+        if self.points.is_empty()
+            && self.events.is_empty()
+            && self.mqtt.as_ref().is_none_or(|mqtt| mqtt.availability.is_none())
+        {
             out.push(Problem::error(&[], "the profile has neither points nor events nor availability"));
         }
         out
     }
 
     fn topics(&self, out: &mut Vec<Problem>) {
-        template(out, &["mqtt", "topic"], &self.mqtt.topic, false);
-        for filter in &self.mqtt.ignore {
+        let Some(mqtt) = &self.mqtt else {
+            out.push(
+                Problem::error(&[], "the profile does not say how the device speaks").hint("add [mqtt]"),
+            );
+            return;
+        };
+        template(out, &["mqtt", "topic"], &mqtt.topic, false);
+        for filter in &mqtt.ignore {
             template(out, &["mqtt", "ignore"], filter, true);
         }
-        if let Some(key) = &self.mqtt.dedup {
+        if let Some(key) = &mqtt.dedup {
             pointer(out, &["mqtt", "dedup"], key);
         }
-        let Some(availability) = &self.mqtt.availability else { return };
+        let Some(availability) = &mqtt.availability else { return };
         let path = ["mqtt", "availability"];
         template(out, &["mqtt", "availability", "topic"], &availability.topic, false);
         pointer(out, &["mqtt", "availability", "pointer"], &availability.pointer);
-        if availability.topic == self.mqtt.topic {
+        if availability.topic == mqtt.topic {
             out.push(Problem::error(&path, "availability comes by the same topic as the messages"));
         }
         if availability.online == availability.offline {

@@ -17,7 +17,7 @@ use crate::model::ids::{BootId, DeviceId};
 use crate::model::limits::RECORD_BODY_BYTES_MAX;
 use crate::model::place::Place;
 use crate::model::record::{
-    Body, Category, DeviceRef, Draft, Event, Quality, Sample, Severity, Telemetry, Text, Value,
+    Body, Category, DeviceRef, Draft, Event, Sample, Severity, Telemetry, Text, Value,
 };
 use crate::model::refusal::Refusal;
 use crate::model::stamp::{ClockTrust, Stamp};
@@ -112,7 +112,8 @@ pub fn map(
     if input.payload.is_empty() {
         return Ok(mapping.mapped);
     }
-    match (input.channel, &profile.mqtt.availability) {
+    let availability = profile.mqtt.as_ref().and_then(|mqtt| mqtt.availability.as_ref());
+    match (input.channel, availability) {
         (Channel::Availability, Some(availability)) => mapping.availability(availability)?,
         (Channel::Availability, None) => return Err(Refusal::TopicUnknown),
         (Channel::Message, _) => mapping.message()?,
@@ -149,7 +150,7 @@ impl Mapping<'_> {
     }
 
     fn read_dedup(&mut self, document: &Json) {
-        let Some(pointer) = &self.profile.mqtt.dedup else { return };
+        let Some(pointer) = self.profile.mqtt.as_ref().and_then(|mqtt| mqtt.dedup.as_ref()) else { return };
         let key = match document.pointer(pointer) {
             None | Some(Json::Null) => return,
             Some(Json::String(text)) => text.clone(),
@@ -222,12 +223,9 @@ impl Mapping<'_> {
                 continue;
             };
             match number::take(point, value) {
-                Ok(value) if fits(&value, &mut texts) => samples.push(Sample {
-                    point: name.clone(),
-                    value,
-                    quality: Quality::Good,
-                    unit: point.unit.clone(),
-                }),
+                Ok(value) if fits(&value, &mut texts) => {
+                    samples.push(Sample::good(name.clone(), value, point.unit.clone()))
+                }
                 Ok(_) => self.refuse(Refusal::TextTooLong, &point.pointer),
                 Err(reason) => self.refuse(reason, &point.pointer),
             }

@@ -44,7 +44,7 @@ pub struct Profile {
     /// Its name for people.
     pub title: Text,
     /// How it speaks MQTT.
-    pub mqtt: MqttProfile,
+    pub mqtt: Option<MqttProfile>,
     /// Its values.
     #[serde(default)]
     pub points: BTreeMap<PointName, Point>,

@@ -173,8 +173,11 @@ fn values_have_type_scale_and_unit() {
     let payload = br#"{"battery":85,"voltage":3000,"linkquality":96.0}"#;
     let mapped = button.map(Channel::Message, Origin::Live, payload).unwrap();
     let Body::Telemetry(telemetry) = &mapped.drafts[0].body else { panic!("no values: {mapped:?}") };
-    let values: Vec<_> =
-        telemetry.samples.iter().map(|s| (s.point.as_str(), s.value.clone(), s.unit.as_deref())).collect();
+    let values: Vec<_> = telemetry
+        .samples
+        .iter()
+        .map(|s| (s.point.as_str(), s.value.clone().unwrap(), s.unit.as_deref()))
+        .collect();
     let expected = [
         ("battery", Value::Float(85.0), Some("%")),
         ("linkquality", Value::Int(96), None),
@@ -378,7 +381,7 @@ proptest! {
                 prop_assert!(size <= crate::model::limits::RECORD_BODY_BYTES_MAX);
                 if let Body::Telemetry(telemetry) = draft.body {
                     for sample in telemetry.samples {
-                        if let Value::Float(value) = sample.value {
+                        if let Some(Value::Float(value)) = sample.value {
                             prop_assert!(value.is_finite());
                         }
                     }

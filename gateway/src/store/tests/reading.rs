@@ -11,7 +11,7 @@ use super::super::{Core, Read, Reader, Selection, StoreError, Walk};
 fn number(record: &Record) -> i64 {
     let value = match &record.body {
         Body::Event(event) => event.params.get("n"),
-        Body::Telemetry(telemetry) => telemetry.samples.first().map(|sample| &sample.value),
+        Body::Telemetry(telemetry) => telemetry.samples.first().and_then(|sample| sample.value.as_ref()),
         _ => None,
     };
     let Some(Value::Int(n)) = value else { panic!("{record:?}") };

@@ -115,11 +115,8 @@ pub(in crate::north::contract) fn gap(seq: u64, class: Class, from: u64, to: u64
 }
 
 pub(in crate::north::contract) fn telemetry(seq: u64, later_ms: u64) -> Record {
-    let sample = |point: &str, value: Value, unit: Option<&str>| Sample {
-        point: PointName::new(point).unwrap(),
-        value,
-        quality: Quality::Good,
-        unit: unit.map(str::to_owned),
+    let sample = |point: &str, value: Value, unit: Option<&str>| {
+        Sample::good(PointName::new(point).unwrap(), value, unit.map(str::to_owned))
     };
     let body = Telemetry {
         device: device("th-lobby-7", "climate"),

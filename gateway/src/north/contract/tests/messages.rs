@@ -151,7 +151,7 @@ fn what_does_not_fit_is_said_not_cut() {
     assert!(matches!(result, Err(Unsendable::TooLarge { bytes }) if bytes > 17_000), "{result:?}");
     let mut wide = f::telemetry(1, 0);
     if let Body::Telemetry(telemetry) = &mut wide.body {
-        telemetry.samples[0].value = Value::Text("x".repeat(17_000).into());
+        telemetry.samples[0].value = Some(Value::Text("x".repeat(17_000).into()));
     }
     let batch = f::framed(&view, &f::stamp(0), |frame| {
         let after = f::telemetry(2, 0);

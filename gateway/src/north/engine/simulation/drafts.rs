@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::ids::DeviceId;
 use crate::model::place::Place;
 use crate::model::record::{
-    Body, Category, Class, DeviceRef, Draft, Event, Quality, Sample, Severity, Telemetry, Value,
+    Body, Category, Class, DeviceRef, Draft, Event, Sample, Severity, Telemetry, Value,
 };
 use crate::model::stamp::Stamp;
 
@@ -38,7 +38,7 @@ pub(in crate::north::engine) fn draft(class: Class, number: u64, at: &Stamp) -> 
         Class::Telemetry => {
             let point = crate::model::ids::PointName::new("p").unwrap();
             let value = Value::Int(i64::try_from(number).unwrap());
-            let samples = vec![Sample { point, value, quality: Quality::Good, unit: None }];
+            let samples = vec![Sample::good(point, value, None)];
             Body::Telemetry(Telemetry { device, place: Place::default(), samples })
         }
     };
