@@ -13,10 +13,11 @@ use super::line::{Aside, AsideState};
 use super::pace::{Bucket, delay_ms};
 use super::ranges::RangeSet;
 use super::stream::{FlightState, Kind, Pause};
-use super::verdict::{self, Verdict, code_text};
+use super::verdict::{self, UNSPECIFIED, Verdict, code_text};
 use super::{
-    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, CAREFUL_RECORDS, Engine, Lost, PAUSE_MAX_MS, PAUSE_MS,
-    Phase, Publish, Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Stage, Underway, Up,
+    ASIDE_MAX, ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, CAREFUL_RECORDS, ENDS_CAREFUL, ENDS_REFUSED, Engine, Lost,
+    PAUSE_MAX_MS, PAUSE_MS, Phase, Publish, Purpose, REPLAY_RECORDS_MAX, STOOD_LONG_MS, Session, Stage,
+    Underway, Up,
 };
 
 /// A connection that ended sooner without any PUBACK does not count as the end of an outage.
@@ -48,11 +49,12 @@ pub enum ReplayError {
 
 impl Engine {
     /// A connection stands, subscriptions are made, and nothing has been published on it.
-    pub fn connected(&mut self, session: Session, now_ms: u64) {
+    pub fn connected(&mut self, session: Session, now: &Stamp) {
+        let now_ms = now.mono_ms;
         let after_ms = match &self.phase {
             Phase::Down { since_ms } => since_ms.map(|since_ms| now_ms.saturating_sub(since_ms)),
             Phase::Up(_) => {
-                self.disconnected(now_ms);
+                self.disconnected(now);
                 Some(0)
             }
         };
@@ -76,7 +78,9 @@ impl Engine {
     }
 
     /// The connection is gone; what was under way will be sent again.
-    pub fn disconnected(&mut self, now_ms: u64) {
+    pub fn disconnected(&mut self, now: &Stamp) {
+        let now_ms = now.mono_ms;
+        self.look_for_a_killer(now);
         let Phase::Up(up) = &self.phase else { return };
         let settled = up.acknowledged || now_ms.saturating_sub(up.since_ms) >= SETTLED_MS;
         let down_before = up.after_ms.map(|after_ms| up.since_ms.saturating_sub(after_ms));
@@ -127,6 +131,36 @@ impl Engine {
             _ => {}
         }
         self.careful = CAREFUL_RECORDS;
+    }
+
+    /// A broker, or something on the way to it, may end the connection on one record without a word, each time it comes.
+    /// An end before the broker has answered anything tells of the line alone.
+    fn look_for_a_killer(&mut self, now: &Stamp) {
+        let Self { phase, lines, .. } = self;
+        let Phase::Up(up) = phase else { return };
+        if !up.acknowledged {
+            return;
+        }
+        let mut records = up.underway.iter().filter_map(|(token, sent)| match sent.purpose {
+            Purpose::Records { class, kind } => {
+                let flight = lines.get_mut(&class)?.stream(kind).flight(*token)?;
+                Some((*token, class, *flight.records.first()?))
+            }
+            Purpose::Aside { class, seq, .. } => Some((*token, class, seq)),
+            Purpose::State | Purpose::Said | Purpose::Orphan => None,
+        });
+        let Some((token, class, seq)) = records.next() else { return };
+        let alone = records.next().is_none();
+        let before = self.stuck.filter(|(of, number, _)| (*of, *number) == (class, seq));
+        let ends = before.map_or(0, |(_, _, ends)| ends).saturating_add(1);
+        self.stuck = Some((class, seq, ends));
+        if ends >= ENDS_REFUSED && alone {
+            self.stuck = None;
+            self.puback(token, UNSPECIFIED, now);
+        }
+        if ends >= ENDS_CAREFUL {
+            self.careful = CAREFUL_RECORDS;
+        }
     }
 
     fn state_puback(&mut self, code: u8, now_ms: u64) {

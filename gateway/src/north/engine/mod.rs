@@ -81,6 +81,11 @@ const SLOW_PUBACK_FACTOR: u64 = 3;
 /// After the broker has closed a connection because of a record: so many records are sent one by one, until it is
 /// known which it was.
 const CAREFUL_RECORDS: u32 = 32;
+/// Connections that ended one after the other on the same record, though the broker answered on each: then records
+/// are sent one by one.
+const ENDS_CAREFUL: u32 = 3;
+/// So many, the record alone under way at the last: it counts as refused. Every try of it may cost a connection.
+const ENDS_REFUSED: u32 = 5;
 /// Gap records written in one settlement.
 const SETTLE_MAX: usize = 64;
 
@@ -260,6 +265,8 @@ pub struct Engine {
     refused: Option<String>,
     /// Records still to be sent one by one.
     careful: u32,
+    /// The oldest record that the last connection left unanswered, and how many connections in a row did.
+    stuck: Option<(Class, Seq, u32)>,
     state_refused: Option<String>,
     source_trouble: Option<String>,
     rng: fastrand::Rng,
@@ -295,6 +302,7 @@ impl Engine {
             busy: BTreeMap::new(),
             refused: None,
             careful: 0,
+            stuck: None,
             state_refused: None,
             source_trouble: None,
             rng,

@@ -46,7 +46,7 @@ impl Bench {
 
     fn connect(&mut self) {
         let session = Session { conn: 1, epoch: Epoch(1), receive_max: u16::MAX, packet_max: u32::MAX };
-        self.engine.connected(session, self.clock.mono_ms());
+        self.engine.connected(session, &self.clock.now());
     }
 
     fn append(&mut self, class: Class) -> Seq {
@@ -246,12 +246,12 @@ fn a_replay_is_clamped_to_what_is_stored() {
 fn a_packet_too_large_for_this_broker_splits_or_becomes_a_gap() {
     let mut bench = Bench::new(&[(Class::Telemetry, 8)], Delivery::Broker, at_once());
     let session = Session { conn: 1, epoch: Epoch(1), receive_max: 10, packet_max: 700 };
-    bench.engine.connected(session, bench.clock.mono_ms());
+    bench.engine.connected(session, &bench.clock.now());
     let (sent, _) = bench.step();
     let sizes: Vec<usize> = sent.iter().map(|message| message.records.len()).collect();
     assert!(sizes.len() > 1 && sizes.iter().sum::<usize>() == 8, "{sizes:?}");
     let tiny = Session { conn: 2, packet_max: 100, ..session };
-    bench.engine.connected(tiny, bench.clock.mono_ms());
+    bench.engine.connected(tiny, &bench.clock.now());
     let (sent, actions) = bench.step();
     assert!(sent.is_empty());
     assert_eq!(actions.settle.unwrap().drafts.len(), 1, "eight neighbours, one gap record");
@@ -261,7 +261,7 @@ fn a_packet_too_large_for_this_broker_splits_or_becomes_a_gap() {
 fn a_gap_record_too_large_for_this_broker_waits_and_begets_no_other() {
     let mut bench = Bench::new(&[(Class::Event, 1)], Delivery::Broker, at_once());
     let tiny = Session { conn: 1, epoch: Epoch(1), receive_max: 10, packet_max: 100 };
-    bench.engine.connected(tiny, bench.clock.mono_ms());
+    bench.engine.connected(tiny, &bench.clock.now());
     let (_, actions) = bench.step();
     let settlement = actions.settle.unwrap();
     for draft in settlement.drafts {
@@ -285,10 +285,19 @@ fn a_gap_record_too_large_for_this_broker_waits_and_begets_no_other() {
 
 #[test]
 fn a_record_at_which_the_broker_closes_is_found_and_does_not_stop_the_line() {
+    closes_at_a_record(Some(0x95), 40);
+}
+
+#[test]
+fn so_is_one_at_which_it_closes_without_a_word() {
+    closes_at_a_record(None, 80);
+}
+
+fn closes_at_a_record(word: Option<u8>, rounds: u32) {
     let pacing = Pacing { refusal_tries: 3, ..at_once() };
     let mut bench = Bench::new(&[(Class::Event, 5), (Class::Telemetry, 5)], Delivery::Broker, pacing);
     let (mut taken, mut given_up) = (BTreeSet::new(), None);
-    for _round in 0..40 {
+    for _round in 0..rounds {
         bench.connect();
         'connection: for _turn in 0..20 {
             let (sent, actions) = bench.step();
@@ -298,14 +307,16 @@ fn a_record_at_which_the_broker_closes_is_found_and_does_not_stop_the_line() {
             }
             for message in sent {
                 if message.class == Class::Event && message.records.contains(&2) {
-                    bench.engine.expelled(0x95, &bench.clock.now());
+                    if let Some(code) = word {
+                        bench.engine.expelled(code, &bench.clock.now());
+                    }
                     break 'connection;
                 }
                 taken.extend(message.records.iter().map(|seq| (message.class, *seq)));
                 bench.ack(message.token, 0);
             }
         }
-        bench.engine.disconnected(bench.clock.mono_ms());
+        bench.engine.disconnected(&bench.clock.now());
         bench.clock.advance_ms(30_000);
     }
     assert_eq!(taken.len(), 9, "all but one: {taken:?}");
@@ -314,6 +325,6 @@ fn a_record_at_which_the_broker_closes_is_found_and_does_not_stop_the_line() {
         panic!("no gap record: {given_up:?}");
     };
     assert_eq!((gap.class, gap.from, gap.to, gap.reason), (Class::Event, 2, 2, GapReason::Refused));
-    assert!(gap.detail.contains("0x95"), "{}", gap.detail);
+    assert!(gap.detail.starts_with(&verdict::code_text(word.unwrap_or(0x80))), "{}", gap.detail);
     assert_eq!(bench.live_next(Class::Event), 6);
 }

@@ -1,5 +1,8 @@
 //! What the reason code of a PUBACK means for the record (MQTT 5.0, section 3.4.2.1).
 
+/// Unspecified error: also for a refusal without a word.
+pub(super) const UNSPECIFIED: u8 = 0x80;
+
 /// The platform's broker on one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

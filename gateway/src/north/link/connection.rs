@@ -325,7 +325,7 @@ impl Connection<'_> {
         shell.parts.metrics.connection(uplink.as_str(), "connected");
         let now_ms = shell.parts.clock.mono_ms();
         shell.begin_connection(now_ms);
-        shell.engine.connected(session, now_ms);
+        shell.engine.connected(session, &shell.parts.clock.now());
         shell.spoke_as = Some(session.epoch);
         shell.show(now_ms, true);
         for publish in std::mem::take(&mut self.early) {

@@ -361,7 +361,7 @@ impl Shell {
 
     /// The connection is over, or never was. Says what it came to.
     pub(super) fn lost_connection(&mut self, now_ms: u64) -> Came {
-        self.engine.disconnected(now_ms);
+        self.engine.disconnected(&self.parts.clock.now());
         self.connected = false;
         self.trouble = None;
         match self.up.take() {

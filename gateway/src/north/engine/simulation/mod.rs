@@ -231,7 +231,7 @@ impl<J: Journal> World<J> {
             }
         }
         let now_ms = self.clock.mono_ms();
-        self.engine.disconnected(now_ms);
+        self.engine.disconnected(&self.clock.now());
         self.connected = false;
         self.reconnect_at_ms = now_ms + self.rng.u64(0..8_000);
     }
@@ -256,7 +256,7 @@ impl<J: Journal> World<J> {
             receive_max: self.rng.u16(1..100),
             packet_max: u32::MAX,
         };
-        self.engine.connected(session, self.clock.mono_ms());
+        self.engine.connected(session, &self.clock.now());
     }
 
     /// Messages and acknowledgements whose time has come arrive, in order.
