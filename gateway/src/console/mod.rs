@@ -2,5 +2,6 @@
 //! `/healthz` on loopback. Reads the board and the counters. Must not know drivers.
 
 pub mod http;
+pub mod reasons;
 pub mod socket;
 pub mod status;

@@ -1,10 +1,12 @@
 //! What the daemon says of itself, as data and as text for a terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::reasons;
 use crate::model::ids::GatewayName;
 use crate::model::stamp::Stamp;
 use crate::rt::board::{Board, Snapshot, UnitState};
@@ -102,7 +104,8 @@ impl Status {
         self.write_devices(out)?;
         self.write_uplinks(out)?;
         write_counts(out, "refused 拒绝", &self.refusals)?;
-        write_counts(out, "dropped 丢弃", &self.drops)
+        write_counts(out, "dropped 丢弃", &self.drops)?;
+        self.write_meanings(out)
     }
 
     fn write_store(&self, out: &mut String) -> std::fmt::Result {
@@ -169,6 +172,22 @@ impl Status {
     }
 }
 
+impl Status {
+    /// What the reasons above mean, each once.
+    fn write_meanings(&self, out: &mut String) -> std::fmt::Result {
+        let counts = self.refusals.iter().chain(&self.drops);
+        let named: BTreeSet<&str> = counts.flat_map(|count| &count.labels).map(String::as_str).collect();
+        let known = named.into_iter().filter_map(|name| Some((name, reasons::meaning(name)?)));
+        for (index, (name, (zh, en))) in known.enumerate() {
+            if index == 0 {
+                writeln!(out, "\nreasons 原因")?;
+            }
+            writeln!(out, "  {name}\n    {zh}\n    {en}")?;
+        }
+        Ok(())
+    }
+}
+
 fn write_counts(out: &mut String, title: &str, counts: &[Count]) -> std::fmt::Result {
     if counts.is_empty() {
         return Ok(());
@@ -218,6 +237,8 @@ mod tests {
             "  p  NOT CONNECTED for 5 s, connection 0",
             "  not_json  z2m           1",
             "  payload_too_large  z2m  1",
+            "    内容不是 JSON；检查设备的消息格式。",
+            "    The payload is not JSON: check the device's format.",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line:?} is not in\n{text}");
         }

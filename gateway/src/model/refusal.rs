@@ -1,90 +1,160 @@
 //! Why something from outside was not taken: every reason has a name, and every refusal is counted (promise G12).
 
-/// A counted reason. The text is the label in metrics, in `status` and in the documentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
-    // Connecting.
-    NotMqtt,
-    UnsupportedVersion,
-    TooManyConnections,
-    HandshakeTimeout,
-    HandshakeFailed,
-    UnknownClient,
-    WrongPassword,
-    ClientIdNotOwned,
-    LoginRate,
-    WillTopic,
-    // Publishing.
-    TopicMalformed,
-    TopicTooLong,
-    TopicNotOwned,
-    TopicUnknown,
-    PayloadTooLarge,
-    NotUtf8,
-    NotJson,
-    JsonTooDeep,
-    WrongType,
-    NotFinite,
-    OutOfRange,
-    TextTooLong,
-    RetainedDelivery,
-    Repeated,
-    StoreFailed,
-    StoreSlow,
-    QueueFull,
-    InternalFault,
-    // Subscribing.
-    SubscriptionDenied,
-    // From platforms.
-    DownTooLarge,
-    DownMalformed,
-    DownRetained,
-    CommandUnknown,
-    CommandExpired,
-    CommandNotAllowed,
-    /// A time that nobody asked for: its nonce is not ours.
-    TimeUnasked,
+/// A reason's name, and what it means and asks for, in Chinese and English.
+macro_rules! reasons {
+    ($($variant:ident $name:literal $zh:literal $en:literal;)*) => {
+        /// A counted reason. The text is the label in metrics, in `status` and in docs/reasons.md.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Refusal {
+            $(#[doc = $en] $variant,)*
+        }
+
+        impl Refusal {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// What it means and what to do, for people: Chinese and English.
+            pub const fn meaning(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$variant => ($zh, $en),)*
+                }
+            }
+        }
+    };
 }
 
-impl Refusal {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotMqtt => "not_mqtt",
-            Self::UnsupportedVersion => "unsupported_version",
-            Self::TooManyConnections => "too_many_connections",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::HandshakeFailed => "handshake_failed",
-            Self::UnknownClient => "unknown_client",
-            Self::WrongPassword => "wrong_password",
-            Self::ClientIdNotOwned => "client_id_not_owned",
-            Self::LoginRate => "login_rate",
-            Self::WillTopic => "will_topic",
-            Self::TopicMalformed => "topic_malformed",
-            Self::TopicTooLong => "topic_too_long",
-            Self::TopicNotOwned => "topic_not_owned",
-            Self::TopicUnknown => "topic_unknown",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::NotUtf8 => "not_utf8",
-            Self::NotJson => "not_json",
-            Self::JsonTooDeep => "json_too_deep",
-            Self::WrongType => "wrong_type",
-            Self::NotFinite => "not_finite",
-            Self::OutOfRange => "out_of_range",
-            Self::TextTooLong => "text_too_long",
-            Self::RetainedDelivery => "retained_delivery",
-            Self::Repeated => "repeated",
-            Self::StoreFailed => "store_failed",
-            Self::StoreSlow => "store_slow",
-            Self::QueueFull => "queue_full",
-            Self::InternalFault => "internal_fault",
-            Self::SubscriptionDenied => "subscription_denied",
-            Self::DownTooLarge => "down_too_large",
-            Self::DownMalformed => "down_malformed",
-            Self::DownRetained => "down_retained",
-            Self::CommandUnknown => "command_unknown",
-            Self::CommandExpired => "command_expired",
-            Self::CommandNotAllowed => "command_not_allowed",
-            Self::TimeUnasked => "time_unasked",
+reasons! {
+    // Connecting.
+    NotMqtt "not_mqtt"
+        "连接上来的不是 MQTT；检查端口，或查明是谁在扫描。"
+        "What connected does not speak MQTT: check the port, or find out who scans.";
+    UnsupportedVersion "unsupported_version"
+        "MQTT 版本不支持；设备请用 3.1.1 或 5。"
+        "An MQTT version that is not spoken here: let the device use 3.1.1 or 5.";
+    TooManyConnections "too_many_connections"
+        "连接数已满；检查是否有设备反复重连，或调大 connections_max。"
+        "All connections are taken: look for a device that reconnects in a loop, or raise `connections_max`.";
+    HandshakeTimeout "handshake_timeout"
+        "连接后没有及时登录；多为网络不稳或半开连接。"
+        "Connected and did not log in in time: a bad network or a half-open connection.";
+    HandshakeFailed "handshake_failed"
+        "TLS 握手失败；检查证书、有效期和证书颁发者。"
+        "The TLS handshake failed: check the certificate, its dates and its authority.";
+    UnknownClient "unknown_client"
+        "没有这个客户端；在配置中加 [clients.NAME]，再用 gatehouse client add 生成密钥。"
+        "No such client: add [clients.NAME] to the configuration and make its secret with `gatehouse client add`.";
+    WrongPassword "wrong_password"
+        "密码错误；用 gatehouse client passwd 换一个，并写入设备。"
+        "A wrong password: make another with `gatehouse client passwd` and enter it at the device.";
+    ClientIdNotOwned "client_id_not_owned"
+        "客户端标识属于别的账户；在设备上改成自己的 client_id。"
+        "The MQTT client id belongs to another account: set the device's own one.";
+    LoginRate "login_rate"
+        "登录过于频繁；查找反复登录的设备或猜密码的人。"
+        "Logins come too fast: look for a device in a loop, or for somebody who guesses.";
+    WillTopic "will_topic"
+        "遗嘱主题不在该客户端之下；修改设备的遗嘱主题。"
+        "The will's topic is not under the client's base: change it at the device.";
+    // Publishing.
+    TopicMalformed "topic_malformed"
+        "主题含有通配符或空字符；检查设备设置。"
+        "The topic holds a wildcard or a NUL: check the device's settings.";
+    TopicTooLong "topic_too_long"
+        "主题过长；检查设备设置。"
+        "The topic is too long: check the device's settings.";
+    TopicNotOwned "topic_not_owned"
+        "主题不在该客户端的 base 之下；修改 base 或设备的主题。"
+        "The topic is not under the client's base: change `base` or the device's topic.";
+    TopicUnknown "topic_unknown"
+        "没有设备使用这个主题；在配置中加 [devices.ID]，或在 profile 的 ignore 中列出。"
+        "No device has this topic: add [devices.ID], or list it under `ignore` in the profile.";
+    PayloadTooLarge "payload_too_large"
+        "消息过大；让设备发小一些的消息。"
+        "The message is too large: let the device send smaller ones.";
+    NotUtf8 "not_utf8"
+        "内容不是 UTF-8 文本；检查设备的编码。"
+        "The payload is not UTF-8: check the device's encoding.";
+    NotJson "not_json"
+        "内容不是 JSON；检查设备的消息格式。"
+        "The payload is not JSON: check the device's format.";
+    JsonTooDeep "json_too_deep"
+        "JSON 嵌套过深；多为故障或恶意消息。"
+        "JSON nested too deep: a fault or malice.";
+    WrongType "wrong_type"
+        "字段类型与 profile 不符；检查 profile 或设备固件。"
+        "A field has another type than the profile says: check the profile or the device's firmware.";
+    NotFinite "not_finite"
+        "数值不是有限数（NaN 或无穷）；传感器可能故障。"
+        "A number is NaN or infinite: the sensor may be broken.";
+    OutOfRange "out_of_range"
+        "数值超出 profile 的范围；传感器可能故障，或 profile 的范围有误。"
+        "A value is outside the profile's range: a broken sensor, or a wrong range.";
+    TextTooLong "text_too_long"
+        "文本过长；检查设备的消息。"
+        "A text is too long: check what the device sends.";
+    RetainedDelivery "retained_delivery"
+        "外部服务器送来的是保留的旧消息，只作状态，不算事件。"
+        "An external broker delivered what it had kept: taken as state, not as an event.";
+    Repeated "repeated"
+        "同一条消息重复送达，已存过一次；无需处理。"
+        "The same message came again and is stored already: nothing to do.";
+    StoreFailed "store_failed"
+        "记录写不进磁盘，未向设备确认；检查存储卡。"
+        "The record could not be written and was not acknowledged: check the disk.";
+    StoreSlow "store_slow"
+        "磁盘过慢，未向设备确认；检查存储卡。"
+        "The disk was too slow and the message was not acknowledged: check the disk.";
+    QueueFull "queue_full"
+        "队列已满，数据被丢弃；磁盘跟不上。"
+        "A queue is full and data were dropped: the disk does not keep up.";
+    InternalFault "internal_fault"
+        "程序内部错误；请报告。"
+        "A fault of the gateway itself: please report it.";
+    // Subscribing.
+    SubscriptionDenied "subscription_denied"
+        "不允许订阅；需要时在 [clients.NAME] 的 subscribe 中列出。"
+        "The subscription is not allowed: list it under `subscribe` of [clients.NAME] where it is needed.";
+    // From platforms.
+    DownTooLarge "down_too_large"
+        "平台下发的消息过大。"
+        "A message from the platform is too large.";
+    DownMalformed "down_malformed"
+        "平台下发的消息不符合约定；见 docs/platform。"
+        "A message from the platform breaks the contract: see docs/platform.";
+    DownRetained "down_retained"
+        "平台以保留方式下发，时间不明，未执行；平台请去掉 retain。"
+        "The platform published with the retain flag, so the age is unknown and nothing was done: publish without it.";
+    CommandUnknown "command_unknown"
+        "不认识的命令；up/state 的 commands 列出可用的命令。"
+        "An unknown command: `commands` in up/state lists those that are known.";
+    CommandExpired "command_expired"
+        "命令到达时已过期，未执行。"
+        "The command was too old when it came: nothing was done.";
+    CommandNotAllowed "command_not_allowed"
+        "该平台不可下达此命令。"
+        "This platform may not give this command.";
+    TimeUnasked "time_unasked"
+        "平台报来的时间没有人问过，未采用。"
+        "A time that nobody asked for: its nonce is not ours. It was not taken.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_named_once_and_explained() {
+        let names: std::collections::BTreeSet<&str> = Refusal::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(names.len(), Refusal::ALL.len());
+        for reason in Refusal::ALL {
+            let (zh, en) = reason.meaning();
+            assert!(zh.ends_with('。') && en.ends_with('.'), "{}", reason.as_str());
         }
     }
 }

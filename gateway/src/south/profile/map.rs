@@ -224,7 +224,7 @@ impl Mapping<'_> {
             };
             match number::take(point, value) {
                 Ok(value) if fits(&value, &mut texts) => {
-                    samples.push(Sample::good(name.clone(), value, point.unit.clone()))
+                    samples.push(Sample::good(name.clone(), value, point.unit.clone()));
                 }
                 Ok(_) => self.refuse(Refusal::TextTooLong, &point.pointer),
                 Err(reason) => self.refuse(reason, &point.pointer),
