@@ -30,6 +30,8 @@ pub enum Refusal {
     RetainedDelivery,
     Repeated,
     StoreFailed,
+    /// Kept in memory only, since the disk cannot be written: it acts and is told, and is not acknowledged.
+    StoreVolatile,
     StoreSlow,
     QueueFull,
     InternalFault,
@@ -74,6 +76,7 @@ impl Refusal {
             Self::RetainedDelivery => "retained_delivery",
             Self::Repeated => "repeated",
             Self::StoreFailed => "store_failed",
+            Self::StoreVolatile => "store_volatile",
             Self::StoreSlow => "store_slow",
             Self::QueueFull => "queue_full",
             Self::InternalFault => "internal_fault",
