@@ -20,6 +20,7 @@ pub struct Metrics {
     answers: IntCounterVec,
     restarts: IntCounterVec,
     memory: IntGaugeVec,
+    volatile: IntCounterVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -66,6 +67,12 @@ impl Metrics {
                 "PUBACKs of platforms that were not plain success, by reason code",
                 &["uplink", "code"],
             ),
+            volatile: counter(
+                r,
+                "volatile_delivered_total",
+                "Records that a platform acknowledged while they were in memory only",
+                &["uplink"],
+            ),
             memory: gauge(
                 r,
                 "journal_memory",
@@ -90,6 +97,11 @@ impl Metrics {
     /// `count` data of kind `what` were dropped.
     pub fn dropped(&self, what: &str, reason: &str, count: u64) {
         self.dropped.with_label_values(&[what, reason]).inc_by(count);
+    }
+
+    /// A platform acknowledged `count` records that were in memory only.
+    pub fn volatile(&self, uplink: &str, count: u64) {
+        self.volatile.with_label_values(&[uplink]).inc_by(count);
     }
 
     /// Whether the journal's disk is lost, and how many records are in memory only.

@@ -363,11 +363,12 @@ impl Writer {
         }
         self.echo.over();
         self.steady_from = Some(Instant::now());
-        self.show(1);
-        self.show_memory();
         if std::mem::take(&mut self.opened_late) {
+            // Before the heads, which wake the uplinks.
             self.openings_tx.send_modify(|openings| *openings = openings.saturating_add(1));
         }
+        self.show(1);
+        self.show_memory();
     }
 
     /// The process ends, and the disk is not back.

@@ -192,7 +192,7 @@ async fn memory_is_bounded_and_values_give_way_to_events() {
     assert_eq!(values[0].seq, 5_000 - values.len() as u64 + 1, "the oldest went first");
     house.volatile((0..900).map(|n| event(&house.clock, "b2", n, None)).collect()).await;
     assert_eq!(house.kept(Class::Event).len(), 902);
-    for page in 0..5 {
+    for page in 0..5_i64 {
         let press = |n| event(&house.clock, "b3", page * 1_000 + n, None);
         house.volatile((0..1_000).map(press).collect()).await;
     }
