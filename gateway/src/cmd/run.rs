@@ -159,8 +159,6 @@ impl Daemon {
 
 fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
     let dir = &loaded.settings.gateway.data_dir;
-    std::fs::create_dir_all(dir)
-        .with_context(|| format!("the data directory {} could not be made", dir.display()))?;
     let options = store::Options {
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),
@@ -174,6 +172,9 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
         How::Reset { set_aside, reason } => {
             let kept = set_aside.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
             tracing::error!(epoch = %opened.epoch, reason, kept, "the journal was damaged; a new one is begun");
+        }
+        How::Lost { reason } => {
+            tracing::error!(reason, "the journal could not be opened; records are kept in memory until it can");
         }
         How::Restored { old, reason } => {
             tracing::error!(epoch = %opened.epoch, %old, reason, "the journal is a copy; its epoch was forked");
@@ -308,8 +309,8 @@ async fn watchdog(unit: Unit, store: Store) -> Result<(), UnitError> {
     };
     loop {
         match timeout(PROBE_WITHIN, store.probe()).await {
-            // A disk that refuses is told by the journal itself, which tries on; a new process could not even open it,
-            // and would take the uplinks down with it.
+            // A disk that refuses is told by the journal itself, which keeps records in memory and tries on; a new process
+            // would lose those. One that hangs is another matter: then nothing goes on here.
             Ok(Ok(()) | Err(JournalError::Disk(_))) => notify(&[sd_notify::NotifyState::Watchdog]),
             Ok(Err(error)) => tell(error.to_string()),
             Err(_elapsed) => tell("the journal is stuck".to_owned()),

@@ -114,7 +114,27 @@ impl Status {
         for (class, last) in &store.last {
             write!(out, "  {} {last}", class.as_str())?;
         }
-        writeln!(out, "  {} KiB", store.bytes / 1_024)
+        writeln!(out, "  {} KiB", store.bytes / 1_024)?;
+        let memory = &store.memory;
+        if let Some(since) = memory.lost_since_mono_ms {
+            let since = span(self.now.mono_ms.saturating_sub(since));
+            writeln!(
+                out,
+                "    ! DISK LOST 磁盘不可写 for {since}: {} records in memory only, platforms took {}",
+                memory.kept, memory.told
+            )?;
+        } else if memory.losses > 0 {
+            let last = span(memory.last_lost_ms.unwrap_or(0));
+            writeln!(
+                out,
+                "    disk lost {} times 磁盘曾失效, the last time for {last}: {} records stored late, platforms took {} before",
+                memory.losses, memory.stored, memory.told
+            )?;
+        }
+        for (class, count) in &memory.dropped {
+            writeln!(out, "    ! {} dropped {count}: memory was full 内存已满", class.as_str())?;
+        }
+        Ok(())
     }
 
     fn write_buses(&self, out: &mut String) -> std::fmt::Result {

@@ -25,7 +25,7 @@ pub struct Committed {
     pub repeated: usize,
 }
 
-/// Why an append failed. Nothing of it is stored, nothing may be acknowledged.
+/// Why an append failed. Nothing of it is on disk, nothing may be acknowledged.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// Only relaxed appends: the queue is full, the drafts are dropped and counted.
@@ -37,6 +37,10 @@ pub enum JournalError {
     /// A draft cannot be stored whatever the disk does; trying again is useless, the source drops and counts it.
     #[error("a record cannot be stored: {0}")]
     Rejected(String),
+    /// The disk refuses, and the drafts are kept in memory only: they act and reach the platforms, but a crash loses them.
+    /// Whoever waits must not acknowledge, and must say the same again.
+    #[error("kept in memory only, do not acknowledge: the journal cannot be written")]
+    Volatile,
     /// The writer has ended: the process is going down.
     #[error("the journal is closed")]
     Closed,

@@ -60,6 +60,21 @@ pub const COMMIT_RECORDS_MAX: usize = 1_024;
 /// How long a relaxed append or a saved cursor waits for company before it is committed, in milliseconds.
 pub const JOURNAL_HOLD_MS: u64 = 1_000;
 
+/// Records kept in memory while the disk cannot be written: an hour of a busy compound's events. Full: the oldest
+/// telemetry goes first, then the oldest events, then the oldest alarms, counted.
+pub const MEMORY_RECORDS_MAX: usize = 4_096;
+
+/// Their bytes, so that large records do not take what the process needs elsewhere.
+pub const MEMORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Messages kept in memory only that a broker remembers to know their repetitions by. Full: the oldest is forgotten, and
+/// its repetition is mapped anew.
+pub const OWED_MESSAGES_MAX: usize = 4_096;
+
+/// A device repeats what was not acknowledged when it has logged in again; clients wait up to a minute or two. What it
+/// says in the same words later than this is something new.
+pub const OWED_WINDOW_MS: u64 = 120_000;
+
 /// How deep what a fold gives rise to may give rise to more. Alarms come of events, flood alarms of alarms; a longer
 /// chain is a loop in the rules and is cut, counted.
 pub const FOLD_DEPTH_MAX: usize = 4;
@@ -80,4 +95,5 @@ pub const COMMAND_IDS_KEPT: usize = 256;
 const _: () = assert!(RECORD_BODY_BYTES_MAX + 2_048 <= PLATFORM_PAYLOAD_BYTES_MAX);
 const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
 const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);
+const _: () = assert!(MEMORY_BYTES_MAX >= 4 * DRAFTS_PER_MESSAGE_MAX * RECORD_BODY_BYTES_MAX);
 const _: () = assert!(DRAFTS_PER_MESSAGE_MAX <= COMMIT_RECORDS_MAX);

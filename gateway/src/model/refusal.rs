@@ -110,6 +110,9 @@ reasons! {
     StoreSlow "store_slow"
         "磁盘过慢，未向设备确认；检查存储卡。"
         "The disk was too slow and the message was not acknowledged: check the disk.";
+    StoreVolatile "store_volatile"
+        "磁盘不可写，记录只在内存中：照常告警上报，但不向设备确认；检查存储卡。"
+        "The disk cannot be written and the record is in memory only: it acts and is told, and is not acknowledged. Check the disk.";
     QueueFull "queue_full"
         "队列已满，数据被丢弃；磁盘跟不上。"
         "A queue is full and data were dropped: the disk does not keep up.";

@@ -131,7 +131,14 @@ pub fn remembered(command: &Command, epoch: Epoch, slot: &CommandSlot) -> Option
 
 /// The answer while the journal cannot remember commands, or too many are under way: nothing was done.
 pub fn not_now(command: &Command, epoch: Epoch, refusal: Refusal) -> CommandResult {
-    answer(command, epoch, Outcome::Rejected, refusal.as_str(), "nothing was done; try again later")
+    answer(command, epoch, Outcome::Rejected, refusal.as_str(), not_now_detail(refusal))
+}
+
+fn not_now_detail(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::StoreFailed => "the journal cannot be written, so the command could be done twice; nothing was done",
+        _ => "nothing was done; try again later",
+    }
 }
 
 /// An outcome as the journal keeps it.

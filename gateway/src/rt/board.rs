@@ -61,6 +61,25 @@ pub struct UplinkStatus {
     pub pending: BTreeMap<Class, PendingStatus>,
 }
 
+/// The memory journal: what stands in for a disk that cannot be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Monotonic milliseconds since when the disk cannot be written; none while it can.
+    pub lost_since_mono_ms: Option<u64>,
+    /// How often it was lost since the start.
+    pub losses: u64,
+    /// Records in memory only, now.
+    pub kept: u64,
+    /// Records dropped since there was no room in memory, since the start.
+    pub dropped: BTreeMap<Class, u64>,
+    /// Records put on disk late, since the start.
+    pub stored: u64,
+    /// Times that a platform acknowledged a record which was in memory only.
+    pub told: u64,
+    /// How long the disk was lost the last time, in milliseconds.
+    pub last_lost_ms: Option<u64>,
+}
+
 /// The journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
@@ -70,6 +89,8 @@ pub struct StoreStatus {
     pub last: BTreeMap<Class, u64>,
     pub commits: u64,
     pub bytes: u64,
+    #[serde(default)]
+    pub memory: MemoryStatus,
     pub trouble: Option<String>,
 }
 

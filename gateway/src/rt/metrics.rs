@@ -19,6 +19,8 @@ pub struct Metrics {
     connections: IntCounterVec,
     answers: IntCounterVec,
     restarts: IntCounterVec,
+    memory: IntGaugeVec,
+    volatile: IntCounterVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -65,6 +67,18 @@ impl Metrics {
                 "PUBACKs of platforms that were not plain success, by reason code",
                 &["uplink", "code"],
             ),
+            volatile: counter(
+                r,
+                "volatile_delivered_total",
+                "Records that a platform acknowledged while they were in memory only",
+                &["uplink"],
+            ),
+            memory: gauge(
+                r,
+                "journal_memory",
+                "Whether the disk cannot be written (lost: 1), and the records kept in memory meanwhile (kept)",
+                &["what"],
+            ),
             restarts: counter(r, "unit_restarts_total", "Units restarted", &["unit"]),
             registry,
         }
@@ -83,6 +97,17 @@ impl Metrics {
     /// `count` data of kind `what` were dropped.
     pub fn dropped(&self, what: &str, reason: &str, count: u64) {
         self.dropped.with_label_values(&[what, reason]).inc_by(count);
+    }
+
+    /// A platform acknowledged `count` records that were in memory only.
+    pub fn volatile(&self, uplink: &str, count: u64) {
+        self.volatile.with_label_values(&[uplink]).inc_by(count);
+    }
+
+    /// Whether the journal's disk is lost, and how many records are in memory only.
+    pub fn set_memory(&self, lost: bool, kept: u64) {
+        self.memory.with_label_values(&["lost"]).set(i64::from(lost));
+        self.memory.with_label_values(&["kept"]).set(i64::try_from(kept).unwrap_or(i64::MAX));
     }
 
     pub fn stored(&self, class: Class, count: u64) {

@@ -7,6 +7,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -21,9 +25,9 @@ use super::dedup::{Rings, Touched};
 use super::error::{StoreError, sql};
 use super::heads::Heads;
 use super::op::{Answer, CommandSlot, Op};
-use super::open::{self, Opened, Site};
+use super::open::{self, Ground, How, Opened, Site};
 use super::reader::Reader;
-use super::row::Read;
+use super::row::{self, Read};
 use super::schema::{self, Synchronous};
 use super::stage::{Stage, State, Tally};
 use super::witness::{self, Lock, Witness};
@@ -31,6 +35,10 @@ use super::witness::{self, Lock, Witness};
 /// Records read at once when the fold catches up.
 const CATCH_UP_RECORDS: usize = 256;
 const CATCH_UP_BYTES: usize = 1024 * 1024;
+
+/// What a disk must take before it counts as written again: some twenty small commits, so that a nearly full one is not
+/// given back and lost at every second record.
+const TRIAL_BYTES: usize = 64 * 1024;
 
 /// The journal of one data directory, open for writing.
 #[derive(Debug)]
@@ -48,7 +56,18 @@ pub struct Core {
     suspected: bool,
     /// The last commit failed, and it is not known yet what it has left.
     doubtful: bool,
+    /// A disk that refuses every write until it is told otherwise; unlike a hook it survives [`Core::reopen`].
+    #[cfg(test)]
+    refuses: Arc<AtomicBool>,
     _lock: Lock,
+}
+
+/// A directory that is held, and the journal in it.
+#[derive(Debug)]
+pub(super) struct Entered {
+    lock: Lock,
+    ground: Ground,
+    how: How,
 }
 
 /// What a transaction leaves behind once it is on disk.
@@ -78,14 +97,34 @@ impl Core {
         mut fold: Box<dyn Fold>,
         machine: Option<String>,
     ) -> Result<(Self, Opened), StoreError> {
+        let entered = Self::enter((dir, synchronous), &clock, fold.as_mut(), machine)?;
+        Ok(Self::of((dir, synchronous), clock, fold, entered))
+    }
+
+    /// Takes the directory and opens what is there. The fold is only lent, so that a failure does not cost it.
+    pub(super) fn enter(
+        (dir, synchronous): (&Path, Synchronous),
+        clock: &SharedClock,
+        fold: &mut dyn Fold,
+        machine: Option<String>,
+    ) -> Result<Entered, StoreError> {
         fs::create_dir_all(dir).map_err(|error| StoreError::file("make", dir, error))?;
         let lock = Lock::take(dir)?;
         let site = Site { dir, synchronous, machine, now: clock.now() };
-        let (ground, how) = site.open(fold.as_mut())?;
+        let (ground, how) = site.open(fold)?;
+        Ok(Entered { lock, ground, how })
+    }
+
+    pub(super) fn of(
+        (dir, synchronous): (&Path, Synchronous),
+        clock: SharedClock,
+        fold: Box<dyn Fold>,
+        Entered { lock, ground, how }: Entered,
+    ) -> (Self, Opened) {
         let opened = Opened { epoch: ground.state.heads.epoch, how };
         let core = Self {
             conn: ground.conn,
-            path: site.path(),
+            path: dir.join(witness::JOURNAL),
             dir: dir.to_owned(),
             synchronous,
             clock,
@@ -96,9 +135,11 @@ impl Core {
             tally: Tally::default(),
             suspected: witness::suspicion(dir) > 0,
             doubtful: false,
+            #[cfg(test)]
+            refuses: Arc::default(),
             _lock: lock,
         };
-        Ok((core, opened))
+        (core, opened)
     }
 
     /// Does all ops in one transaction, in order. On return they are on disk. After an error none of them happened;
@@ -108,7 +149,7 @@ impl Core {
     /// closely. After any other, the same core can be used again.
     pub fn commit(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
         if self.doubtful {
-            self.resync()?;
+            self.resync(&mut |_record| false)?;
         }
         let now = self.clock.now();
         match self.transact(ops, &now) {
@@ -136,6 +177,7 @@ impl Core {
     }
 
     fn transact(&mut self, ops: &[Op], now: &Stamp) -> rusqlite::Result<Outcome> {
+        self.check_disk()?;
         let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         let mut stage = Stage::new(&tx, self.state.clone(), &self.rings, self.fold.as_mut(), now);
         let mut answers = Vec::with_capacity(ops.len());
@@ -177,13 +219,21 @@ impl Core {
     /// Opens the file again after a failed commit. What SQLite reported as failed and finds committed after all is
     /// shown to the fold, whose answers to it stand in the file already.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
+        self.reopen_beside(&mut |_record| false)
+    }
+
+    /// The same beside a memory journal: `kept` says of a record that it was kept there, so that the fold has seen it.
+    pub(super) fn reopen_beside(
+        &mut self,
+        kept: &mut dyn FnMut(&Record) -> bool,
+    ) -> Result<(), StoreError> {
         // The new connection comes first, so that the file is never without one and its WAL is not recovered between.
         (self.conn, _) = schema::open_writer(&self.path, self.synchronous)?;
-        self.resync()
+        self.resync(kept)
     }
 
     /// Finds out what a failed commit has left.
-    fn resync(&mut self) -> Result<(), StoreError> {
+    fn resync(&mut self, kept: &mut dyn FnMut(&Record) -> bool) -> Result<(), StoreError> {
         if !self.conn.is_autocommit() {
             // A BEGIN or ROLLBACK that failed half-way left its transaction open.
             self.conn.execute_batch("ROLLBACK").map_err(sql("write", &self.path))?;
@@ -196,7 +246,7 @@ impl Core {
             return Err(StoreError::damaged(&self.path, "it lost what was committed"));
         }
         if found.pos > known.pos {
-            self.catch_up(&known, &found)?;
+            self.catch_up(&known, &found, kept)?;
         }
         state.opened = self.state.opened;
         self.state = state;
@@ -205,15 +255,47 @@ impl Core {
         Ok(())
     }
 
-    /// Writes and syncs a page without changing anything: whether the disk takes writes again.
+    /// Writes and syncs [`TRIAL_BYTES`] to the file, and the witness: whether the disk takes writes again, and more than
+    /// the next page. What was written stays, so that the next trial needs no room of its own.
     pub(super) fn exercise(&mut self) -> Result<(), StoreError> {
-        self.conn
-            .execute("UPDATE meta SET value = value WHERE name = 'conn_floor'", [])
-            .map_err(sql("write", &self.path))?;
+        let trial = || {
+            self.check_disk()?;
+            self.conn.execute(
+                "REPLACE INTO meta (name, value) VALUES ('trial', ?1)",
+                [row::hex(&vec![fastrand::u8(..); TRIAL_BYTES / 2])],
+            )
+        };
+        trial().map_err(sql("write", &self.path))?;
+        open::witness_of(&self.state).write(&self.dir)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "tests have a disk that refuses")]
+    const fn check_disk(&self) -> rusqlite::Result<()> {
         Ok(())
     }
 
-    fn catch_up(&mut self, known: &Heads, found: &Heads) -> Result<(), StoreError> {
+    #[cfg(test)]
+    fn check_disk(&self) -> rusqlite::Result<()> {
+        if !self.refuses.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        Err(rusqlite::Error::SqliteFailure(failure, Some("a test's disk".to_owned())))
+    }
+
+    /// The switch of a disk that refuses.
+    #[cfg(test)]
+    pub(super) fn refuses(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.refuses)
+    }
+
+    fn catch_up(
+        &mut self,
+        known: &Heads,
+        found: &Heads,
+        kept: &mut dyn FnMut(&Record) -> bool,
+    ) -> Result<(), StoreError> {
         let reader = self.reader()?;
         let mut records: Vec<Record> = Vec::new();
         for class in Class::ALL {
@@ -227,7 +309,9 @@ impl Core {
         }
         records.sort_by_key(|record| record.pos);
         for record in &records {
-            self.fold.apply(record);
+            if !kept(record) {
+                self.fold.apply(record);
+            }
         }
         self.fold.commit();
         Ok(())
@@ -238,9 +322,23 @@ impl Core {
         self.state.heads
     }
 
+    /// The highest connection number ever given out.
+    pub(super) fn conn_max(&self) -> u64 {
+        self.state.conn_max()
+    }
+
+    /// The fold, and what is on disk beside it, while the disk cannot be written.
+    pub(super) fn fold_beside(&mut self) -> (&mut dyn Fold, &Rings) {
+        (self.fold.as_mut(), &self.rings)
+    }
+
     /// What the last commit stored and dropped.
     pub(super) const fn tally(&self) -> Tally {
         self.tally
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The file.

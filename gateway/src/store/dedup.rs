@@ -55,6 +55,11 @@ impl Rings {
         Ok(Self(rings))
     }
 
+    /// Whether a record with this key is on disk.
+    pub(super) fn knows(&self, device: &DeviceId, key: &str) -> bool {
+        self.0.get(device).is_some_and(|ring| ring.keys.contains(&hash(key)))
+    }
+
     pub(super) fn settle(&mut self, touched: Touched) {
         self.0.extend(touched.0);
     }

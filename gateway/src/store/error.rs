@@ -2,6 +2,7 @@
 //! or told to a person.
 
 use std::error::Error;
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,9 @@ pub enum StoreError {
     /// The file is not what a journal is.
     #[error("the journal {} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: String },
+    /// The witness beside the journal: without it a restored copy cannot be told from the original.
+    #[error("the witness of the journal in {} could not be written: {why}", dir.display())]
+    Unwitnessed { dir: PathBuf, why: String },
     /// Something asked for cannot be stored, whatever the disk does.
     #[error("a record cannot be stored: {0}")]
     Rejected(String),
@@ -56,6 +60,53 @@ impl StoreError {
             _ => false,
         }
     }
+}
+
+impl StoreError {
+    /// Whether the disk is to blame: it may come back by itself, and nobody may be silenced meanwhile.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            Self::File { source, .. } => io_is_disk(source),
+            Self::Sql { path, source, .. } => {
+                let refused = matches!(
+                    source.sqlite_error_code(),
+                    Some(
+                        ErrorCode::DiskFull
+                            | ErrorCode::SystemIoFailure
+                            | ErrorCode::ReadOnly
+                            | ErrorCode::CannotOpen
+                    )
+                );
+                // SQLite says the same of a file that belongs to somebody else.
+                let forbidden = || {
+                    let opened = OpenOptions::new().write(true).open(path);
+                    opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+                };
+                refused && !self.is_damage() && !forbidden()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What the system says of a disk that is full, read-only, failing or gone. Missing rights and a missing directory are
+/// an installer's mistake instead, and stay errors.
+fn io_is_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const DISK: [Errno; 11] = [
+        Errno::IO,
+        Errno::NXIO,
+        Errno::NODEV,
+        Errno::NOSPC,
+        Errno::ROFS,
+        Errno::DQUOT,
+        Errno::UCLEAN,
+        Errno::STALE,
+        Errno::REMOTEIO,
+        Errno::NOMEDIUM,
+        Errno::MEDIUMTYPE,
+    ];
+    error.raw_os_error().is_some_and(|code| DISK.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Turns SQLite's error into ours, with the verb and the path.

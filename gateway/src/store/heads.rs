@@ -60,6 +60,11 @@ impl Heads {
         Head { epoch: self.epoch, first: self.first[class], last: self.last[class] }
     }
 
+    /// Of a journal that could not be read: nothing is known to be stored.
+    pub(super) fn unknown(epoch: Epoch) -> Self {
+        Self { epoch, pos: 0, first: PerClass::from_fn(|_class| 1), last: PerClass::default() }
+    }
+
     /// The current epoch: that of the next record.
     pub const fn epoch(&self) -> Epoch {
         self.epoch

@@ -9,12 +9,15 @@ mod core;
 mod dedup;
 mod error;
 mod heads;
+mod lost;
+mod memory;
 mod notice;
 mod op;
 mod open;
 mod reader;
 mod row;
 mod schema;
+mod sink;
 mod stage;
 mod walk;
 mod witness;
@@ -45,6 +48,7 @@ use crate::rt::metrics::Metrics;
 pub use self::core::Core;
 pub use self::error::StoreError;
 pub use self::heads::Heads;
+pub use self::memory::Volatile;
 pub use self::op::{Answer, COMMAND_ID_BYTES_MAX, CommandSlot, OUTCOME_BYTES_MAX, Op};
 pub use self::open::{How, Opened};
 pub use self::reader::Reader;
@@ -52,6 +56,8 @@ pub use self::row::Read;
 pub use self::schema::Synchronous;
 pub use self::walk::{Selection, Walk};
 
+use self::lost::{Desk, Shut};
+use self::memory::Memory;
 use self::writer::{Life, Message, Writer};
 
 /// What a [`Store`] works with.
@@ -76,6 +82,8 @@ struct Shared {
     dir: PathBuf,
     messages_tx: mpsc::Sender<Message>,
     heads_rx: watch::Receiver<Heads>,
+    openings_rx: watch::Receiver<u64>,
+    volatile: Volatile,
     life_rx: watch::Receiver<Life>,
     thread: Mutex<Option<JoinHandle<()>>>,
     metrics: Arc<Metrics>,
@@ -84,20 +92,52 @@ struct Shared {
 impl Store {
     /// Opens or begins the journal in `dir` and starts its writer.
     ///
-    /// Fails if another process holds the directory, if a newer version made the file, or if the disk refuses.
-    /// Damage is no failure: see [`How::Reset`].
-    pub fn open(dir: &Path, options: Options, fold: Box<dyn Fold>) -> Result<(Self, Opened), StoreError> {
-        let (core, opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold)?;
-        Ok((Self::start(dir, core, options)?, opened))
+    /// Fails if another process holds the directory, if a newer version made the file, or if the daemon has no right to
+    /// it. Damage is no failure: see [`How::Reset`]. Nor is a disk that refuses: see [`How::Lost`].
+    pub fn open(dir: &Path, options: Options, mut fold: Box<dyn Fold>) -> Result<(Self, Opened), StoreError> {
+        let (place, clock) = ((dir, options.synchronous), options.clock.clone());
+        match Core::enter(place, &clock, fold.as_mut(), witness::machine()) {
+            Ok(entered) => {
+                let (core, opened) = Core::of(place, clock, fold, entered);
+                Ok((Self::start(dir, core, options)?, opened))
+            }
+            Err(error) if error.is_disk() => {
+                let reason = error::in_full(&error);
+                let memory = Memory::new(stage::random_epoch().map_err(error::sql("begin", dir))?);
+                let shut = Shut::new(place, clock, fold, memory.epoch());
+                let opened = Opened { epoch: shut.heads.epoch(), how: How::Lost { reason: reason.clone() } };
+                let desk = Desk::Shut(Box::new(shut));
+                Ok((Self::start_at(dir, (desk, memory), Some(reason), options)?, opened))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts the writer on an open journal.
     fn start(dir: &Path, core: Core, options: Options) -> Result<Self, StoreError> {
+        let memory = Memory::new(stage::random_epoch().map_err(error::sql("begin", dir))?);
+        Self::start_at(dir, (Desk::Open(Box::new(core)), memory), None, options)
+    }
+
+    /// The same; `lost` says why the disk cannot be written.
+    fn start_at(
+        dir: &Path,
+        (desk, memory): (Desk, Memory),
+        lost: Option<String>,
+        options: Options,
+    ) -> Result<Self, StoreError> {
         let Options { clock, metrics, board, .. } = options;
         let (messages_tx, messages_rx) = mpsc::channel(JOURNAL_QUEUE_MAX);
-        let (heads_tx, heads_rx) = watch::channel(core.heads());
+        let (heads_tx, heads_rx) = watch::channel(desk.heads());
+        let (openings_tx, openings_rx) = watch::channel(0);
         let (life_tx, life_rx) = watch::channel(Life::Running);
-        let writer = Writer::new(core, messages_rx, heads_tx, (clock, Arc::clone(&metrics), board));
+        let volatile = memory.reader();
+        let told = (heads_tx, openings_tx);
+        let mut writer =
+            Writer::new((desk, memory), messages_rx, told, (clock, Arc::clone(&metrics), board));
+        if let Some(reason) = lost {
+            writer.lose(&reason);
+        }
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             std::thread::Builder::new()
@@ -109,6 +149,8 @@ impl Store {
             dir: dir.to_owned(),
             messages_tx,
             heads_rx,
+            openings_rx,
+            volatile,
             life_rx,
             thread: Mutex::new(Some(thread)),
             metrics,
@@ -119,6 +161,16 @@ impl Store {
     /// What is stored, told anew after each commit, before the commit's appends return.
     pub fn heads(&self) -> watch::Receiver<Heads> {
         self.shared.heads_rx.clone()
+    }
+
+    /// What is kept in memory while the disk cannot be written.
+    pub fn volatile(&self) -> Volatile {
+        self.shared.volatile.clone()
+    }
+
+    /// How often the file was opened after the start: what was read of it before is to be read anew.
+    pub fn openings(&self) -> u64 {
+        *self.shared.openings_rx.borrow()
     }
 
     /// A connection of its own that only reads.
@@ -166,7 +218,8 @@ impl Store {
         self.ask(Op::Settle { uplink: uplink.clone(), cursors, drafts }).await?.committed()
     }
 
-    /// Gives out the uplink's next connection number: above every one before it, of all uplinks, at least `at_least`, on disk.
+    /// Gives out the uplink's next connection number: above every one before it, of all uplinks, at least `at_least`, on
+    /// disk; while that cannot be written, from memory.
     pub async fn next_conn(&self, uplink: &UplinkName, at_least: u64) -> Result<u64, JournalError> {
         self.ask(Op::NextConn { uplink: uplink.clone(), at_least }).await?.conn()
     }

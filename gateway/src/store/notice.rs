@@ -33,6 +33,33 @@ pub(super) fn restored(at: &Stamp, old: Epoch, reason: &str) -> Draft {
     event(at, "store.restored", params, text)
 }
 
+/// The disk cannot be written: what comes is kept in memory only.
+pub(super) fn lost(at: &Stamp, reason: &str) -> Draft {
+    let text = Text {
+        zh: "记录库所在磁盘无法写入,新记录仅存于内存,断电即失;请检查磁盘".to_owned(),
+        en: "the journal's disk cannot be written; new records are kept in memory only and a power cut loses them; \
+             look at the disk"
+            .to_owned(),
+    };
+    event(at, "store.lost", [("reason", Some(cut(reason)))], text)
+}
+
+/// The disk is written again.
+pub(super) fn back(at: &Stamp, lost_ms: u64, stored: u64, dropped: u64) -> Draft {
+    let text = Text {
+        zh: format!("记录库恢复写入:补存 {stored} 条,丢弃 {dropped} 条"),
+        en: format!("the journal is written again: {stored} records stored late, {dropped} dropped"),
+    };
+    let mut draft = event::<0>(at, "store.back", [], text);
+    if let Body::Event(event) = &mut draft.body {
+        event.severity = Some(if dropped > 0 { Severity::Major } else { Severity::Warning });
+        for (name, number) in [("lost_ms", lost_ms), ("stored", stored), ("dropped", dropped)] {
+            event.params.insert(name.to_owned(), Value::Int(i64::try_from(number).unwrap_or(i64::MAX)));
+        }
+    }
+    draft
+}
+
 fn cut(text: &str) -> String {
     text.chars().take(REASON_CHARS_MAX).collect()
 }

@@ -1,7 +1,7 @@
 //! What the writer can be asked to do, and what it answers.
 
 use crate::model::cursor::Cursors;
-use crate::model::ids::{Epoch, UplinkName};
+use crate::model::ids::{Epoch, Pos, UplinkName};
 use crate::model::journal::{Committed, JournalError};
 use crate::model::limits::{COMMIT_RECORDS_MAX, NAME_BYTES_MAX};
 use crate::model::record::Draft;
@@ -19,6 +19,8 @@ pub const OUTCOME_BYTES_MAX: usize = crate::model::limits::RECORD_BODY_BYTES_MAX
 pub enum Op {
     /// Appends drafts. Answered by [`Answer::Committed`].
     Append { drafts: Vec<Draft> },
+    /// Stores what was kept in memory, with the positions it had there. Answered by [`Answer::Committed`].
+    Restore { kept: Vec<(Pos, Draft)> },
     /// Stores where an uplink stands, and appends what it has to say about it (gap records). Answered by
     /// [`Answer::Committed`].
     Settle { uplink: UplinkName, cursors: Cursors, drafts: Vec<Draft> },
@@ -94,6 +96,7 @@ impl Op {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Append { drafts } | Self::Settle { drafts, .. } => drafts.len().max(1),
+            Self::Restore { kept } => kept.len().max(1),
             _ => 1,
         }
     }
@@ -102,6 +105,7 @@ impl Op {
     pub(super) fn drafts(&self) -> usize {
         match self {
             Self::Append { drafts } | Self::Settle { drafts, .. } => drafts.len(),
+            Self::Restore { kept } => kept.len(),
             _ => 0,
         }
     }
@@ -116,6 +120,7 @@ impl Op {
                 }
                 drafts.iter().map(|draft| encode(&draft.body)).collect()
             }
+            Self::Restore { kept } => kept.iter().map(|(_, draft)| encode(&draft.body)).collect(),
             Self::BeginCommand { id, .. } if id.len() > COMMAND_ID_BYTES_MAX => {
                 Err(format!("a command id has {} bytes, {COMMAND_ID_BYTES_MAX} are allowed", id.len()))
             }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::cursor::Cursors;
-use crate::model::ids::{BootId, Epoch, Seq, UplinkName};
+use crate::model::ids::{BootId, Epoch, Pos, Seq, UplinkName};
 use crate::model::journal::{Committed, Fold};
-use crate::model::limits::{COMMAND_IDS_KEPT, FOLD_DEPTH_MAX, FOLD_DRAFTS_MAX};
+use crate::model::limits::COMMAND_IDS_KEPT;
 use crate::model::record::{Class, Draft, Record};
 use crate::model::stamp::Stamp;
 
@@ -17,6 +17,7 @@ use super::heads::{Heads, PerClass};
 use super::notice;
 use super::op::{Answer, CommandSlot, Op};
 use super::row::{self, Epochs, int, number};
+use super::sink::Sink;
 
 /// Boot ids kept in memory; others are looked up.
 const BOOTS_KEPT: usize = 8;
@@ -132,6 +133,7 @@ impl<'a> Stage<'a> {
     pub(super) fn run(&mut self, op: &Op, bodies: &[String]) -> rusqlite::Result<Answer> {
         match op {
             Op::Append { drafts } => self.append(drafts, bodies).map(Answer::Committed),
+            Op::Restore { kept } => self.restore(kept, bodies).map(Answer::Committed),
             Op::Settle { uplink, cursors, drafts } => {
                 self.save_cursors(uplink, cursors)?;
                 self.append(drafts, bodies).map(Answer::Committed)
@@ -168,58 +170,21 @@ impl<'a> Stage<'a> {
         Ok(Committed { last_pos: self.state.heads.pos, repeated })
     }
 
-    /// Stores a draft and, right behind it, what the fold makes of it, and of that.
-    fn store(&mut self, draft: Draft, json: &str) -> rusqlite::Result<()> {
-        let mut room = FOLD_DRAFTS_MAX;
-        let record = self.insert(draft, json)?;
-        // What is still to be stored, next last, with its depth.
-        let mut waiting: Vec<(Draft, usize)> = Vec::new();
-        self.fold_into(&record, 1, &mut waiting, &mut room);
-        while let Some((draft, depth)) = waiting.pop() {
-            match row::encode(&draft.body) {
-                Ok(json) => {
-                    let record = self.insert(draft, &json)?;
-                    self.fold_into(&record, depth.saturating_add(1), &mut waiting, &mut room);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "what the rules made of a record cannot be stored");
-                    self.tally.fold_dropped = self.tally.fold_dropped.saturating_add(1);
-                }
+    /// Stores what was kept in memory while the disk could not be written. The fold has seen it there, so it is not
+    /// shown again; positions go on from where it was shown them.
+    fn restore(&mut self, kept: &[(Pos, Draft)], bodies: &[String]) -> rusqlite::Result<Committed> {
+        let mut repeated = 0;
+        for ((pos, draft), json) in kept.iter().zip(bodies) {
+            if let (Some(key), Some(device)) = (&draft.dedup, draft.body.device())
+                && !self.touched.remember(self.rings, self.conn, &device.id, key)?
+            {
+                repeated += 1;
+                continue;
             }
+            self.state.heads.pos = self.state.heads.pos.max(pos.saturating_sub(1));
+            self.insert(draft.clone(), json)?;
         }
-        Ok(())
-    }
-
-    fn fold_into(
-        &mut self,
-        record: &Record,
-        depth: usize,
-        waiting: &mut Vec<(Draft, usize)>,
-        room: &mut usize,
-    ) {
-        let mut drafts = self.fold.apply(record);
-        let taken = if depth > FOLD_DEPTH_MAX { 0 } else { drafts.len().min(*room) };
-        let dropped = drafts.len().saturating_sub(taken);
-        if dropped > 0 {
-            tracing::error!(record = %record.id(), depth, dropped, "the rules make too much of one record");
-            self.tally.fold_dropped = self.tally.fold_dropped.saturating_add(dropped as u64);
-            drafts.truncate(taken);
-        }
-        *room = room.saturating_sub(taken);
-        waiting.extend(drafts.into_iter().rev().map(|draft| (draft, depth)));
-    }
-
-    fn insert(&mut self, draft: Draft, json: &str) -> rusqlite::Result<Record> {
-        let class = draft.body.class();
-        let seq = self.state.heads.last[class].saturating_add(1);
-        let pos = self.state.heads.pos.saturating_add(1);
-        let boot = self.boot(&draft.at.boot)?;
-        row::insert(self.conn, (seq, pos, boot), &draft, json)?;
-        self.state.heads.last[class] = seq;
-        self.state.heads.pos = pos;
-        self.tally.stored[class] = self.tally.stored[class].saturating_add(1);
-        let Draft { at, test, body, .. } = draft;
-        Ok(Record { pos, epoch: self.state.heads.epoch, class, seq, at, test, body })
+        Ok(Committed { last_pos: self.state.heads.pos, repeated })
     }
 
     /// The row of a boot id, made if it is new.
@@ -337,7 +302,32 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn random_epoch() -> rusqlite::Result<Epoch> {
+impl Sink for Stage<'_> {
+    type Error = rusqlite::Error;
+
+    fn insert(&mut self, draft: Draft, json: &str) -> rusqlite::Result<Record> {
+        let class = draft.body.class();
+        let seq = self.state.heads.last[class].saturating_add(1);
+        let pos = self.state.heads.pos.saturating_add(1);
+        let boot = self.boot(&draft.at.boot)?;
+        row::insert(self.conn, (seq, pos, boot), &draft, json)?;
+        self.state.heads.last[class] = seq;
+        self.state.heads.pos = pos;
+        self.tally.stored[class] = self.tally.stored[class].saturating_add(1);
+        let Draft { at, test, body, .. } = draft;
+        Ok(Record { pos, epoch: self.state.heads.epoch, class, seq, at, test, body })
+    }
+
+    fn fold(&mut self, record: &Record) -> Vec<Draft> {
+        self.fold.apply(record)
+    }
+
+    fn drop_folded(&mut self, count: u64) {
+        self.tally.fold_dropped = self.tally.fold_dropped.saturating_add(count);
+    }
+}
+
+pub(super) fn random_epoch() -> rusqlite::Result<Epoch> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     Ok(Epoch(u64::from_le_bytes(bytes)))

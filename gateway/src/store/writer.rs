@@ -1,5 +1,5 @@
 //! The one thread that writes. It gathers what waits into one commit, holds what nobody waits for up to
-//! [`JOURNAL_HOLD_MS`], and when the disk refuses answers everyone at once and tries again on its own.
+//! [`JOURNAL_HOLD_MS`]. What it does when the disk refuses stands in `lost.rs`.
 //!
 //! It ends by being closed, by a file that SQLite calls corrupt, or by a panic; the last two cost the process, since
 //! only a start can look at the file closely and set it aside.
@@ -20,9 +20,10 @@ use crate::rt::clock::SharedClock;
 use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 
-use super::core::Core;
 use super::error::{StoreError, in_full};
 use super::heads::Heads;
+use super::lost::{Desk, Loss, Unwritten};
+use super::memory::Memory;
 use super::op::{Answer, Op};
 
 /// First and longest wait between attempts on a disk that refuses.
@@ -55,18 +56,11 @@ pub(super) enum Life {
     Died(String),
 }
 
-/// The disk refuses.
-#[derive(Debug)]
-struct Trouble {
-    error: JournalError,
-    retry_at: Instant,
-}
-
 /// What waits for the next commit.
 #[derive(Debug, Default)]
-struct Batch {
-    ops: Vec<Op>,
-    replies: Vec<Option<Reply>>,
+pub(super) struct Batch {
+    pub(super) ops: Vec<Op>,
+    pub(super) replies: Vec<Option<Reply>>,
     weight: usize,
     /// When the first of it came.
     since: Option<Instant>,
@@ -117,15 +111,23 @@ impl Batch {
 /// What the writer works with.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) core: Core,
+    pub(super) desk: Desk,
+    pub(super) memory: Memory,
+    /// The disk cannot be written.
+    pub(super) loss: Option<Loss>,
+    pub(super) losses: u64,
+    /// When the disk came back last.
+    pub(super) steady_from: Option<Instant>,
+    /// The file was opened after the start, which is still to be told.
+    pub(super) opened_late: bool,
+    pub(super) openings_tx: watch::Sender<u64>,
     pub(super) messages_rx: mpsc::Receiver<Message>,
     pub(super) heads_tx: watch::Sender<Heads>,
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Arc<Board>,
-    trouble: Option<Trouble>,
-    backoff: Backoff,
-    echo: Echo,
+    pub(super) backoff: Backoff,
+    pub(super) echo: Echo,
     batch: Batch,
     sized_mono_ms: Option<u64>,
 }
@@ -145,20 +147,25 @@ impl Drop for Deathbed {
 
 impl Writer {
     pub(super) fn new(
-        core: Core,
+        (desk, memory): (Desk, Memory),
         messages_rx: mpsc::Receiver<Message>,
-        heads_tx: watch::Sender<Heads>,
+        (heads_tx, openings_tx): (watch::Sender<Heads>, watch::Sender<u64>),
         (clock, metrics, board): (SharedClock, Arc<Metrics>, Arc<Board>),
     ) -> Self {
         let backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new());
         let mut writer = Self {
-            core,
+            desk,
+            memory,
+            loss: None,
+            losses: 0,
+            steady_from: None,
+            opened_late: false,
+            openings_tx,
             messages_rx,
             heads_tx,
             clock,
             metrics,
             board,
-            trouble: None,
             backoff,
             echo: Echo::default(),
             batch: Batch::default(),
@@ -187,11 +194,12 @@ impl Writer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             let open = self.gather().await;
-            self.recover()?;
+            self.recover(!open)?;
             if self.batch.is_due(Instant::now()) || !open {
                 self.commit()?;
             }
             if !open {
+                self.lament();
                 return Ok(());
             }
         }
@@ -199,7 +207,7 @@ impl Writer {
 
     /// Waits until there is something to do, then takes what is there. False: the writer is to end.
     async fn gather(&mut self) -> bool {
-        let retry_at = self.trouble.as_ref().map(|trouble| trouble.retry_at);
+        let retry_at = self.loss.as_ref().map(|loss| loss.retry_at);
         let first = match [self.batch.hold_until(), retry_at].into_iter().flatten().min() {
             Some(until) => match timeout_at(until, self.messages_rx.recv()).await {
                 Ok(first) => first,
@@ -225,7 +233,7 @@ impl Writer {
         match message {
             Message::Do { op, reply } => self.batch.push(op, reply),
             Message::Probe { reply } => {
-                let state = self.trouble.as_ref().map_or(Ok(()), |trouble| Err(trouble.error.clone()));
+                let state = self.loss.as_ref().map_or(Ok(()), |loss| Err(loss.error.clone()));
                 answer(reply, state);
             }
             Message::Close => return false,
@@ -233,55 +241,58 @@ impl Writer {
         true
     }
 
-    /// When it is time, tries whether the disk takes writes again.
-    fn recover(&mut self) -> Result<(), StoreError> {
-        if self.trouble.as_ref().is_none_or(|trouble| trouble.retry_at > Instant::now()) {
-            return Ok(());
-        }
-        match self.core.reopen().and_then(|()| self.core.exercise()) {
-            Ok(()) => {
-                if self.echo.tell("written again", self.clock.mono_ms()).is_some() {
-                    tracing::info!("the journal is written again");
-                }
-                // The back-off goes on until a commit succeeds: a nearly full disk takes one page and not the next.
-                self.trouble = None;
-                self.show(0);
-                Ok(())
-            }
-            Err(error) => self.suffer(error),
-        }
-    }
-
     /// Commits the batch and answers everyone in it.
     fn commit(&mut self) -> Result<(), StoreError> {
-        let Batch { ops, replies, .. } = std::mem::take(&mut self.batch);
+        let (mut ops, replies) = std::mem::take(&mut self.batch).into_parts();
         if ops.is_empty() {
             return Ok(());
         }
-        if let Some(trouble) = &self.trouble {
-            let error = trouble.error.clone();
-            self.refuse(&ops, replies, &error);
+        if self.loss.is_some() {
+            self.keep(ops, replies);
             return Ok(());
         }
-        match self.core.commit(&ops) {
+        let stripped = self.memory.strip(&mut ops, self.clock.mono_ms());
+        match self.write(&ops) {
             Ok(answers) => {
-                if self.backoff.failures() > 0 {
-                    self.backoff.reset();
-                    self.echo.over();
-                }
                 self.show(1);
-                for ((op, reply), answered) in ops.iter().zip(replies).zip(answers) {
-                    match reply {
-                        Some(reply) => answer(reply, Ok(answered)),
-                        None => self.note_rejected(op, &answered),
-                    }
-                }
+                self.tell(&ops, replies, answers, &stripped);
                 Ok(())
             }
-            Err(error) => {
-                let told = JournalError::from(&error);
-                self.refuse(&ops, replies, &told);
-                self.suffer(error)
+            Err(Unwritten::Failed(error)) if error.is_damage() => {
+                self.refuse(&ops, replies, &JournalError::from(&error));
+                self.board.update(|board| board.store.trouble = Some(in_full(&error)));
+                Err(error)
+            }
+            Err(Unwritten::Unanswered(error)) => {
+                tracing::error!(error = in_full(&error), "a commit is on disk, and nobody could be told so");
+                self.refuse(&ops, replies, &JournalError::from(&error));
+                self.show(1);
+                Ok(())
+            }
+            Err(Unwritten::Failed(error)) => {
+                self.lose(&in_full(&error));
+                self.keep(ops, replies);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells everyone what became of a commit. `stripped`: drafts of each op that were on disk before it.
+    fn tell(&mut self, ops: &[Op], replies: Vec<Option<Reply>>, answers: Vec<Answer>, stripped: &[usize]) {
+        for (place, ((op, reply), mut answered)) in ops.iter().zip(replies).zip(answers).enumerate() {
+            if let (Answer::Committed(committed), Some(before)) = (&mut answered, stripped.get(place)) {
+                committed.repeated = committed.repeated.saturating_add(*before);
+            }
+            if let (Answer::Unwitnessed(why), Op::NextConn { uplink, at_least }) = (&answered, op) {
+                // The file takes a page and the directory no file: a disk on its way out must not hold an uplink up.
+                if self.loss.is_none() {
+                    self.lose(why);
+                }
+                answered = Answer::Conn(self.conn_in_memory(uplink, *at_least));
+            }
+            match reply {
+                Some(reply) => answer(reply, Ok(answered)),
+                None => self.note_rejected(op, &answered),
             }
         }
     }
@@ -303,27 +314,13 @@ impl Writer {
         }
     }
 
-    /// Waits longer each time, or gives up if the file itself is broken.
-    fn suffer(&mut self, error: StoreError) -> Result<(), StoreError> {
-        let text = in_full(&error);
-        self.board.update(|board| board.store.trouble = Some(text.clone()));
-        if error.is_damage() {
-            return Err(error);
-        }
-        let retry_in = self.backoff.next_delay();
-        if let Some(more) = self.echo.tell(&text, self.clock.mono_ms()) {
-            tracing::error!(error = text, ?retry_in, more, "the journal cannot be written");
-        }
-        self.trouble =
-            Some(Trouble { error: JournalError::from(&error), retry_at: Instant::now() + retry_in });
-        Ok(())
-    }
-
     /// Tells what is stored now, after `commits` more commits.
-    fn show(&mut self, commits: u64) {
-        let heads = self.core.heads();
-        if commits > 0 {
-            let tally = self.core.tally();
+    pub(super) fn show(&mut self, commits: u64) {
+        let heads = self.desk.heads();
+        if commits > 0
+            && let Desk::Open(core) = &self.desk
+        {
+            let tally = core.tally();
             for class in Class::ALL {
                 if tally.stored[class] > 0 {
                     self.metrics.stored(class, tally.stored[class]);
@@ -339,32 +336,35 @@ impl Writer {
         if stale {
             self.sized_mono_ms = Some(now_ms);
         }
-        let core = &self.core;
+        let (path, lost) = (self.desk.path(), self.loss.is_some());
         self.board.update(|board| {
             let store = &mut board.store;
             if store.path.is_empty() {
-                store.path = core.path().display().to_string();
+                store.path = path.display().to_string();
             }
             store.epoch = heads.epoch().to_string();
             store.last = Class::ALL.map(|class| (class, heads.of(class).last)).into();
             store.commits = store.commits.saturating_add(commits);
             store.bytes = bytes.unwrap_or(store.bytes);
-            store.trouble = None;
+            if !lost {
+                store.trouble = None;
+            }
         });
         self.heads_tx.send_if_modified(|known| std::mem::replace(known, heads) != heads);
     }
 
     /// Size of the file and its WAL.
     fn bytes(&self) -> u64 {
-        let mut wal = self.core.path().as_os_str().to_owned();
+        let path = self.desk.path();
+        let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         let size = |path: &std::path::Path| fs::metadata(path).map_or(0, |data| data.len());
-        size(self.core.path()).saturating_add(size(wal.as_ref()))
+        size(&path).saturating_add(size(wal.as_ref()))
     }
 }
 
 /// Whoever gave up waiting does not get the answer; what it is about has happened all the same.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+pub(super) fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     if reply.send(value).is_err() {
         tracing::debug!("nobody waits for the journal's answer any more");
     }

@@ -66,6 +66,12 @@ pub struct Sequenced<D> {
     pub previous: Sequence,
     /// Whether it comes in the backlog stream: old news, paced, in an order of its own.
     pub replay: bool,
+    /// True for a record that the box could keep in memory only, since its disk cannot be written; absent otherwise. It is
+    /// outside the numbering: its `epoch` and `sequence` are the memory's own, `previous` is 0, and nothing follows from
+    /// a hole. When the disk is back the same record comes again with its lasting id; `bootid`, `monotonic`, the device
+    /// and the name are the same in both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub volatile: bool,
     /// Whether the device was under walk test, drill or maintenance: call nobody. Such messages come below `up/test/`.
     pub test: bool,
     pub data: D,
@@ -163,6 +169,7 @@ impl Label {
             sequence: Sequence(place.seq),
             previous: Sequence(place.previous),
             replay: place.replay,
+            volatile: place.volatile,
             test: self.test,
             data,
         }
@@ -176,4 +183,5 @@ pub(super) struct Link {
     pub seq: u64,
     pub previous: u64,
     pub replay: bool,
+    pub volatile: bool,
 }

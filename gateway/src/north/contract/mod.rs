@@ -29,7 +29,7 @@ use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::stamp::Stamp;
 
 pub use down::{Command, Down, Issued, Receipt, Stream, TimeAnswer, answer_to_refused, parse_down};
-pub use records::{record_message, telemetry_message};
+pub use records::{record_message, telemetry_message, volatile_message};
 pub use status::{
     BootClock, ClassState, ClockState, CommandResult, OpenAlarm, Outcome, SnapshotData, StateData,
     StateReason, command_result, snapshot_pages, state_message, will_message,

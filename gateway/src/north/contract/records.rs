@@ -23,7 +23,7 @@ fn label(record: &Record, r#type: &'static str, frame: &Frame<'_>) -> Label {
 }
 
 fn link(record: &Record, previous: Seq, replay: bool) -> Link {
-    Link { class: record.class, seq: record.seq, previous, replay }
+    Link { class: record.class, seq: record.seq, previous, replay, volatile: false }
 }
 
 /// An alarm, an event or a gap record as a message. `previous` is the number of the record before it in its class and
@@ -34,13 +34,25 @@ pub fn record_message(
     replay: bool,
     frame: &Frame<'_>,
 ) -> Result<Outgoing, Unsendable> {
+    if let Body::Telemetry(_) = &record.body {
+        return telemetry_message(&[record], previous, replay, frame).map(|(message, _one)| message);
+    }
+    single(record, link(record, previous, replay), frame)
+}
+
+/// An alarm or an event that is in memory only, since the disk cannot be written. Values wait for the disk.
+pub fn volatile_message(record: &Record, frame: &Frame<'_>) -> Result<Outgoing, Unsendable> {
+    single(record, Link { volatile: true, ..link(record, 0, false) }, frame)
+}
+
+fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, Unsendable> {
     let test = record.test;
     match &record.body {
         Body::Alarm(alarm) => {
             let message = label(record, schema::ALARM, frame).sequenced(
                 &record.at,
                 frame.now,
-                link(record, previous, replay),
+                place,
                 alarm_data(alarm, frame),
             );
             outgoing(frame.topics.alarm(test), false, &message)
@@ -49,7 +61,7 @@ pub fn record_message(
             let message = label(record, schema::EVENT, frame).sequenced(
                 &record.at,
                 frame.now,
-                link(record, previous, replay),
+                place,
                 event_data(event, frame),
             );
             outgoing(frame.topics.event(test, event.category), false, &message)
@@ -68,14 +80,12 @@ pub fn record_message(
             let message = label(record, schema::GAP, frame).sequenced(
                 &record.at,
                 frame.now,
-                link(record, previous, replay),
+                place,
                 data,
             );
             outgoing(frame.topics.ledger(test), false, &message)
         }
-        Body::Telemetry(_) => {
-            telemetry_message(&[record], previous, replay, frame).map(|(message, _one)| message)
-        }
+        Body::Telemetry(_) => Err(Unsendable::NoTelemetry),
     }
 }
 

@@ -88,6 +88,7 @@ impl Engine {
         for line in self.lines.values_mut() {
             line.ground(now_ms);
         }
+        self.lane.ground();
         self.nobody.clear();
         self.busy.clear();
         self.dirty = true;
@@ -108,6 +109,7 @@ impl Engine {
             Purpose::State => self.state_puback(code, now_ms),
             Purpose::Said | Purpose::Orphan => {}
             Purpose::Records { class, kind } => self.records_puback(class, kind, token, code, &underway, now),
+            Purpose::Volatile { class, serial } => self.volatile_puback(class, serial, token, code, now_ms),
             Purpose::Aside { class, seq, gap } => self.aside_puback(class, seq, gap, code, now),
         }
     }

@@ -19,6 +19,7 @@ mod source;
 mod standing;
 mod stream;
 mod verdict;
+mod volatile;
 
 #[cfg(test)]
 mod simulation;
@@ -36,6 +37,7 @@ use crate::north::contract::{Outgoing, StateReason};
 
 use line::Line;
 use pace::Bucket;
+use volatile::Lane;
 
 pub use inbound::{ReplayAnswer, ReplayError};
 pub use source::{Read, Source, SourceError, Standing, Unsendable, Wording};
@@ -156,6 +158,10 @@ pub struct Tally {
     pub delivered: BTreeMap<Class, u64>,
     /// Records given up: a gap record has taken their place.
     pub given_up: BTreeMap<Class, u64>,
+    /// Records delivered that were in memory only.
+    pub volatile: u64,
+    /// Records in memory only that cannot be said to this broker.
+    pub volatile_unsaid: u64,
     /// PUBACKs by reason code, success left out.
     pub refusals: BTreeMap<u8, u64>,
 }
@@ -174,6 +180,11 @@ enum Purpose {
         class: Class,
         seq: Seq,
         gap: bool,
+    },
+    /// A record that is in memory only.
+    Volatile {
+        class: Class,
+        serial: u64,
     },
     /// Its meaning was lost when its stream went back; only its place in the window counts.
     Orphan,
@@ -246,6 +257,7 @@ pub struct Engine {
     wording: Box<dyn Wording>,
     lines: BTreeMap<Class, Line>,
     heads: BTreeMap<Class, Head>,
+    lane: Lane,
     phase: Phase,
     next_token: u64,
     lost: VecDeque<Lost>,
@@ -288,6 +300,7 @@ impl Engine {
             wording,
             lines,
             heads,
+            lane: Lane::default(),
             phase: Phase::Down { since_ms: None },
             next_token: 1,
             lost: VecDeque::new(),
@@ -313,7 +326,14 @@ impl Engine {
     pub fn step(&mut self, now: &Stamp, source: &mut dyn Source) -> Actions {
         let mut actions = Actions::default();
         let now_ms = now.mono_ms;
-        match self.advance(now, source, &mut actions) {
+        let advanced = self.advance(now, source, &mut actions);
+        // Also where the journal cannot be read: what is in memory is all there is to tell then.
+        self.send_volatile(now, source, &mut actions);
+        let sent = advanced.and_then(|()| match self.phase {
+            Phase::Down { .. } => Ok(()),
+            Phase::Up(_) => self.send(now, source, &mut actions),
+        });
+        match sent {
             Ok(()) => self.source_trouble = None,
             Err(error) => {
                 self.source_trouble = Some(error.to_string());
@@ -351,7 +371,7 @@ impl Engine {
             Phase::Up(_) => {
                 self.announce(now, source, actions)?;
                 self.watch(now.mono_ms, actions);
-                self.send(now, source, actions)
+                Ok(())
             }
         }
     }

@@ -61,7 +61,7 @@ enum Composed {
 }
 
 /// The window as it stands.
-struct Room {
+pub(super) struct Room {
     slots: usize,
     used: usize,
     bytes: usize,
@@ -69,14 +69,18 @@ struct Room {
 }
 
 impl Room {
-    fn of(up: &Up, inflight: u16) -> Self {
+    pub(super) fn of(up: &Up, inflight: u16) -> Self {
         let slots = usize::from(inflight.min(up.session.receive_max).max(1));
         let bytes = up.underway.values().map(|underway| underway.bytes).sum();
         let packet_max = usize::try_from(up.session.packet_max).unwrap_or(usize::MAX);
         Self { slots, used: up.underway.len(), bytes, packet_max }
     }
 
-    fn is_free(&self) -> bool {
+    pub(super) const fn packet_max(&self) -> usize {
+        self.packet_max
+    }
+
+    pub(super) fn is_free(&self) -> bool {
         self.used < self.slots && self.bytes < INFLIGHT_BYTES_MAX
     }
 
@@ -130,7 +134,7 @@ impl Engine {
         Ok(())
     }
 
-    fn send_control(&mut self, now_ms: u64, actions: &mut Actions) {
+    pub(super) fn send_control(&mut self, now_ms: u64, actions: &mut Actions) {
         let inflight = self.window();
         while let Some(up) = self.up() {
             if up.stage == Stage::Draining || !Room::of(up, inflight).is_free() {
@@ -432,7 +436,7 @@ impl Voice<'_> {
     }
 }
 
-fn packet_bytes(message: &Outgoing) -> usize {
+pub(super) fn packet_bytes(message: &Outgoing) -> usize {
     message.topic.len() + message.payload.len() + PACKET_OVERHEAD_BYTES
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::model::cursor::Head;
 use crate::model::ids::{Epoch, Seq};
@@ -46,6 +47,12 @@ pub trait Source {
         sees: &dyn Fn(&Record) -> bool,
     ) -> Result<Option<Seq>, SourceError>;
 
+    /// Records of a class that are in memory only, behind the serial number `after`, oldest first, with their serial
+    /// numbers. None where the disk is well.
+    fn volatile(&mut self, _class: Class, _after: u64, _records_max: usize) -> Vec<(u64, Arc<Record>)> {
+        Vec::new()
+    }
+
     /// The first number of the epoch that the record `seq` belongs to.
     fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError>;
 }
@@ -82,6 +89,9 @@ pub trait Wording: Send + Debug {
         replay: bool,
         now: &Stamp,
     ) -> Result<Outgoing, Unsendable>;
+
+    /// A record that is in memory only.
+    fn volatile(&self, record: &Record, now: &Stamp) -> Result<Outgoing, Unsendable>;
 
     /// As many of `records` as fit one message, from the first; says how many.
     fn telemetry(

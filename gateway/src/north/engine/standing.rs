@@ -49,7 +49,7 @@ pub(in crate::north) fn gateway_event(
     }
 }
 
-fn is_critical(record: &Record) -> bool {
+pub(super) fn is_critical(record: &Record) -> bool {
     let severity = match &record.body {
         Body::Alarm(alarm) => alarm.raised.severity,
         Body::Event(event) => event.severity,
@@ -176,7 +176,7 @@ impl Engine {
 
     /// Whether a critical record is known to wait.
     pub fn critical_waits(&self) -> bool {
-        self.lines.values().any(|line| line.critical && line.lowest().is_some())
+        self.lane.critical() || self.lines.values().any(|line| line.critical && line.lowest().is_some())
     }
 
     /// Missing PUBACKs and receipts.

@@ -1,6 +1,7 @@
 //! The engine's two windows to the world: records out of the store, words out of the contract.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
@@ -13,7 +14,7 @@ use crate::north::contract::{
     self, ClockState, Frame, Outgoing, SnapshotData, StateData, StateReason, Topics, View,
 };
 use crate::north::engine::{Read, Source, SourceError, Standing, Unsendable, Wording};
-use crate::store::{Heads, Reader};
+use crate::store::{Heads, Reader, Store, StoreError, Volatile};
 
 use super::lookback::{Lookback, Looked};
 
@@ -24,14 +25,53 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// The journal's reader and the heads that its writer tells. Reads are short, so the caller may block on them.
 #[derive(Debug)]
 pub(in crate::north) struct StoreSource {
-    pub(in crate::north) reader: Reader,
+    /// None where the journal could not be opened: only what is in memory is told then.
+    pub(in crate::north) reader: Option<Reader>,
     pub(in crate::north) heads_rx: watch::Receiver<Heads>,
+    volatile: Option<Volatile>,
     lookback: BTreeMap<Class, Lookback>,
 }
 
 impl StoreSource {
     pub(in crate::north) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
-        Self { reader, heads_rx, lookback: BTreeMap::new() }
+        Self { reader: Some(reader), heads_rx, volatile: None, lookback: BTreeMap::new() }
+    }
+
+    /// The journal of the running daemon, as far as it can be read, and what it keeps in memory.
+    pub(super) fn of(store: &Store) -> Self {
+        let reader = store.reader();
+        if let Err(error) = &reader {
+            tracing::warn!(%error, "the journal cannot be read; what is kept in memory is told all the same");
+        }
+        Self {
+            reader: reader.ok(),
+            heads_rx: store.heads(),
+            volatile: Some(store.volatile()),
+            lookback: BTreeMap::new(),
+        }
+    }
+
+    fn reader(&self) -> Result<&Reader, SourceError> {
+        self.reader.as_ref().ok_or_else(|| SourceError("it could not be opened".to_owned()))
+    }
+
+    /// The highest connection number on disk.
+    pub(super) fn conn_max(&self) -> Result<u64, StoreError> {
+        self.reader.as_ref().map_or(Ok(0), Reader::conn_max)
+    }
+
+    /// Waits until there are new records on disk or in memory.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        let volatile = async {
+            match &mut self.volatile {
+                Some(volatile) => volatile.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.heads_rx.changed() => changed,
+            () = volatile => Ok(()),
+        }
     }
 
     /// The highest number in `from..=to` that `sees` accepts or that cannot be read.
@@ -81,7 +121,7 @@ impl Source for StoreSource {
         bytes_max: usize,
     ) -> Result<Vec<Read>, SourceError> {
         let reads = self
-            .reader
+            .reader()?
             .read(class, from, to, records_max, bytes_max)
             .map_err(|error| SourceError(error.to_string()))?;
         Ok(reads
@@ -116,8 +156,12 @@ impl Source for StoreSource {
         }
     }
 
+    fn volatile(&mut self, class: Class, after: u64, records_max: usize) -> Vec<(u64, Arc<Record>)> {
+        self.volatile.as_ref().map_or_else(Vec::new, |volatile| volatile.after(class, after, records_max))
+    }
+
     fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError> {
-        self.reader.epoch_start(class, seq).map_err(|error| SourceError(error.to_string()))
+        self.reader()?.epoch_start(class, seq).map_err(|error| SourceError(error.to_string()))
     }
 }
 
@@ -196,6 +240,10 @@ impl Wording for ContractWording {
         now: &Stamp,
     ) -> Result<Outgoing, Unsendable> {
         contract::record_message(record, previous, replay, &self.frame(now)).map_err(|why| unsendable(&why))
+    }
+
+    fn volatile(&self, record: &Record, now: &Stamp) -> Result<Outgoing, Unsendable> {
+        contract::volatile_message(record, &self.frame(now)).map_err(|why| unsendable(&why))
     }
 
     fn telemetry(

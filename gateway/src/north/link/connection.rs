@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::model::ids::Epoch;
+use crate::model::journal::JournalError;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::refusal::Refusal;
 use crate::north::contract::{Down, StateReason, Stream, answer_to_refused, parse_down};
@@ -127,7 +128,7 @@ impl Seen {
 /// One connection. `Ok` only after a goodbye.
 pub(super) async fn run_once(shell: &mut Shell, cancel: &CancellationToken) -> Result<(), LinkError> {
     let parts = shell.parts.clone();
-    let conn = parts.store.next_conn(&parts.uplink, 0).await?;
+    let conn = parts.store.next_conn(&parts.uplink, shell.conn_floor).await?;
     let epoch = shell.source.epoch();
     let will = shell.wording.will(conn, epoch, &shell.now());
     let default_id = format!("gatehouse-{}", parts.gateway);
@@ -225,7 +226,7 @@ impl Connection<'_> {
     fn is_copy(&mut self, seen: Seen) -> Result<bool, LinkError> {
         let shell = &mut *self.shell;
         // Our own number, said by somebody before us, was given out twice.
-        if seen.conn != shell.conn && seen.conn <= shell.source.reader.conn_max()? {
+        if seen.conn != shell.conn && seen.conn <= shell.source.conn_max()? {
             let trouble = "another uplink of this gateway speaks to the same platform under the same topics; \
                            remove one of the two, or give each its own `root` and `client_id`";
             if shell.trouble.as_deref() != Some(trouble) {
@@ -311,6 +312,11 @@ impl Connection<'_> {
         let reason = format!("platform {} has seen connection {seen_conn} of this epoch", parts.uplink);
         match parts.store.fork_epoch(&reason).await {
             Ok(_epoch) => LinkError::Forked,
+            // No record gets a lasting number before the disk is back, and then the fork comes first.
+            Err(JournalError::Volatile) => {
+                self.shell.conn_floor = seen_conn.saturating_add(1);
+                LinkError::Outrun
+            }
             Err(error) => error.into(),
         }
     }
@@ -336,6 +342,9 @@ impl Connection<'_> {
                 && self.is_copy(seen)?
             {
                 return Err(self.fork(seen.conn).await);
+            }
+            if self.shell.is_outdated() {
+                return Err(LinkError::Reopened);
             }
             if self.shell.source.epoch() != self.epoch {
                 // Another uplink found out that this journal is a copy: state and will must say the new epoch.
@@ -466,7 +475,7 @@ impl Connection<'_> {
             // What an older journal of this box left behind; our own state has taken its place by now.
             return;
         }
-        if later && seen.conn <= shell.source.reader.conn_max().unwrap_or(0) {
+        if later && seen.conn <= shell.source.conn_max().unwrap_or(0) {
             self.copied = Some(seen);
             return;
         }

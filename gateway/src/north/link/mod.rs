@@ -81,6 +81,10 @@ pub enum LinkError {
     TakenOver,
     #[error("the journal is a copy of one that a platform knows further on; a new epoch has begun")]
     Forked,
+    #[error("the platform has seen a later connection of this journal; connecting again above it")]
+    Outrun,
+    #[error("the journal has been opened; connecting again with all of it")]
+    Reopened,
     #[error("the filter cannot be used: {0}")]
     View(#[from] ViewError),
     #[error("the journal: {0}")]
@@ -107,6 +111,9 @@ impl Link {
         let mut history = History::new(self.parts.clock.mono_ms());
         let mut rng = fastrand::Rng::new();
         while !cancel.is_cancelled() {
+            if shell.is_outdated() {
+                shell = self.shell().inspect_err(|error| self.show_down(&error.to_string()))?;
+            }
             let ended = connection::run_once(&mut shell, &cancel).await;
             if let Err(LinkError::Expelled { code, .. }) = &ended {
                 shell.engine.expelled(*code, &self.parts.clock.now());
@@ -125,7 +132,7 @@ impl Link {
             }
             let outage = Outage { critical: shell.engine.critical_waits(), ..history.outage(now_ms) };
             let delay_ms = match error {
-                LinkError::Forked => 0,
+                LinkError::Forked | LinkError::Outrun | LinkError::Reopened => 0,
                 _ => reconnect::delay_ms(outage, &self.parts.config.pacing, &mut rng),
             };
             let hasten = outage.busy == 0 && !outage.duplicate;
@@ -146,17 +153,21 @@ impl Link {
             started: parts.started.clone(),
             commands: commands::names(),
         };
-        let source = StoreSource::new(parts.store.reader()?, parts.store.heads());
+        let openings = parts.store.openings();
+        let source = StoreSource::of(&parts.store);
+        // Of a journal that cannot be read no class can be told, and where the uplink stands is not known.
+        let read = |class: &Class| source.reader.is_some() && wording.view.carries(*class);
         let settings = Settings {
             uplink: parts.uplink.clone(),
-            classes: Class::ALL.into_iter().filter(|&class| wording.view.carries(class)).collect(),
+            classes: Class::ALL.into_iter().filter(read).collect(),
             delivery: parts.config.delivery,
             pacing: parts.config.pacing,
         };
-        let cursors = source.reader.cursors(&parts.uplink)?.unwrap_or_default();
+        let cursors = source.reader.as_ref().map(|reader| reader.cursors(&parts.uplink)).transpose()?;
+        let cursors = cursors.flatten().unwrap_or_default();
         let (words, heads) = (Box::new(wording.clone()), source.heads_now());
         let engine = Engine::new(settings, words, &cursors, heads, fastrand::Rng::new());
-        Ok(Shell::new(parts.clone(), engine, source, wording))
+        Ok(Shell::new(parts.clone(), engine, (source, openings), wording))
     }
 
     fn report(&self, error: &LinkError, came: Came, echo: &mut Echo) {

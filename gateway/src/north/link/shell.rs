@@ -74,6 +74,10 @@ pub(super) struct Shell {
     pub(super) source: StoreSource,
     pub(super) wording: ContractWording,
     pub(super) conn: u64,
+    /// The next connection's number is at least this: the platform has seen the one before it.
+    pub(super) conn_floor: u64,
+    /// How often the journal had been opened when its reader was.
+    openings: u64,
     /// Trouble of this connection that the engine does not know of.
     pub(super) trouble: Option<String>,
     pub(super) connected: bool,
@@ -104,7 +108,12 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl Shell {
-    pub(super) fn new(parts: Parts, engine: Engine, source: StoreSource, wording: ContractWording) -> Self {
+    pub(super) fn new(
+        parts: Parts,
+        engine: Engine,
+        (source, openings): (StoreSource, u64),
+        wording: ContractWording,
+    ) -> Self {
         let first_epoch = source.epoch();
         Self {
             parts,
@@ -112,6 +121,8 @@ impl Shell {
             source,
             wording,
             conn: 0,
+            conn_floor: 0,
+            openings,
             trouble: None,
             connected: false,
             first_epoch,
@@ -128,6 +139,11 @@ impl Shell {
         }
     }
 
+    /// Whether the journal was opened since: the engine knows nothing of what stands in it.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.parts.store.openings() != self.openings
+    }
+
     pub(super) fn now(&self) -> Stamp {
         self.parts.clock.now()
     }
@@ -137,7 +153,9 @@ impl Shell {
         let now = self.now();
         let (engine, source) = (&mut self.engine, &mut self.source);
         let mut actions = blocking(|| engine.step(&now, source));
-        if let Some(cursors) = actions.save.take()
+        // Where nothing could be read, nothing is known that could be saved.
+        let cursors = actions.save.take().filter(|_| self.source.reader.is_some());
+        if let Some(cursors) = cursors
             && let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await
         {
             warn!(uplink = %self.parts.uplink, error = %error, "cursors were not saved; they will be again");
@@ -177,7 +195,10 @@ impl Shell {
         let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
         self.side.push(
             async move {
-                if let Err(error) = store.append(vec![draft], Durability::Synced).await {
+                let told = store.append(vec![draft], Durability::Synced).await;
+                if let Err(error) = told
+                    && !matches!(error, JournalError::Volatile)
+                {
                     error!(%uplink, error = %error, "an event of the uplink was not stored");
                 }
                 Done::Told
@@ -254,7 +275,7 @@ impl Shell {
     pub(super) async fn news(&mut self) -> Result<Option<Done>, JournalError> {
         tokio::select! {
             Some(done) = self.side.next() => Ok(Some(done)),
-            changed = self.source.heads_rx.changed() => match changed {
+            changed = self.source.changed() => match changed {
                 Ok(()) => Ok(None),
                 Err(_closed) => Err(JournalError::Closed),
             },
@@ -298,7 +319,11 @@ impl Shell {
         self.side.push(
             async move {
                 let text = commands::outcome_text(&result);
-                if let Err(error) = store.end_command(&uplink, &result.id, text).await {
+                let ended = store.end_command(&uplink, &result.id, text).await;
+                // In memory only: it follows when the disk is back.
+                if let Err(error) = ended
+                    && !matches!(error, JournalError::Volatile)
+                {
                     warn!(%uplink, id = result.id, error = %error, "a command's outcome was not stored");
                 }
                 Done::Ended { result }
@@ -316,7 +341,15 @@ impl Shell {
             metrics.published(uplink, class, count);
         }
         if let Some(up) = &mut self.up {
-            up.delivered |= tally.delivered.values().any(|count| *count > 0);
+            up.delivered |= tally.volatile > 0 || tally.delivered.values().any(|count| *count > 0);
+        }
+        if tally.volatile > 0 {
+            metrics.volatile(uplink, tally.volatile);
+            let told = tally.volatile;
+            self.parts.board.update(|board| board.store.memory.told += told);
+        }
+        if tally.volatile_unsaid > 0 {
+            metrics.dropped("volatile_records", "unsendable", tally.volatile_unsaid);
         }
         for (class, count) in tally.delivered {
             metrics.delivered(uplink, class, count);
@@ -412,7 +445,8 @@ impl Shell {
     /// The last cursors, so that little is sent twice after a restart.
     pub(super) async fn finish(&mut self) {
         let cursors = self.engine.cursors();
-        if let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await {
+        if self.source.reader.is_some()
+            && let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await {
             warn!(uplink = %self.parts.uplink, error = %error, "the last cursors were not saved; some records will be sent twice");
         }
         let now_ms = self.parts.clock.mono_ms();

@@ -2,7 +2,8 @@
 //! (promise G1). Knows nothing of rmqtt.
 //!
 //! What must be survived: a journal that fails or is slow (nothing is acknowledged, the connection is closed, what is
-//! remembered of the device stays as it was, so that the repeated press is a press), hostile topics and payloads
+//! remembered of the device stays as it was, so that the repeated press is a press), one that keeps things in memory only
+//! (not acknowledged either, but it has happened: see `owed.rs`), hostile topics and payloads
 //! (counted by name and acknowledged, so that they are not sent for ever), a fault in the mapping (counted; costs
 //! the one message).
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::accounts::Account;
+use super::owed::{self, Owed};
 use super::topics::{check_topic, matches};
 use crate::model::ids::{BusName, DeviceId};
 use crate::model::journal::{Durability, Journal, JournalError};
@@ -49,6 +51,9 @@ pub(super) enum Verdict {
     Withheld(Refusal),
 }
 
+/// What a message has taught of a device: what was remembered before, and what is to be remembered now.
+type Learnt<'a> = (&'a Device, Channel, MutexGuard<'a, DeviceState>, DeviceState);
+
 /// The way from a broker's hook to the journal.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -58,6 +63,7 @@ pub(super) struct Line {
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) board: Arc<Board>,
+    pub(super) owed: Arc<Owed>,
     pub(super) commit_timeout: Duration,
 }
 
@@ -116,9 +122,23 @@ impl Line {
         targets: &[(Arc<Device>, Channel)],
     ) -> Verdict {
         let at = self.clock.now();
+        let key = || owed::key(&account.name, message.topic, message.payload);
+        if message.qos > 0
+            && !self.owed.is_empty()
+            && let Some(drafts) = self.owed.said_before(&key(), at.mono_ms)
+        {
+            return match self.commit(account, drafts, message.qos).await {
+                Ok(()) => {
+                    self.owed.settle(&key());
+                    self.note_heard(targets, &at, message.qos);
+                    Verdict::Taken
+                }
+                Err(reason) => Verdict::Withheld(reason),
+            };
+        }
         let mut drafts = Vec::new();
         let mut refusals = Vec::new();
-        let mut learnt: Vec<(MutexGuard<'_, DeviceState>, DeviceState)> = Vec::new();
+        let mut learnt: Vec<Learnt<'_>> = Vec::new();
         // Always in the order of device ids, so that two messages cannot wait for each other.
         for (device, channel) in targets {
             let Ok(before) = tokio::time::timeout(self.commit_timeout, device.state.lock()).await else {
@@ -131,17 +151,36 @@ impl Line {
                     for refusal in &mapped.refusals {
                         tracing::debug!(device = %device.id(), pointer = refusal.pointer, reason = refusal.reason.as_str(), "a field was refused");
                     }
-                    learnt.push((before, mapped.state));
+                    learnt.push((device, *channel, before, mapped.state));
                 }
                 Err(reason) => refusals.push(reason),
             }
         }
         let empty = drafts.is_empty();
-        if let Err(reason) = self.commit(account, drafts, message.qos).await {
-            return if message.qos > 0 { Verdict::Withheld(reason) } else { Verdict::Refused(reason) };
+        let volatile = match self.commit(account, drafts, message.qos).await {
+            Ok(()) => false,
+            // It has happened, is acted upon and told, and only its acknowledgement waits for the disk.
+            Err(Refusal::StoreVolatile) => true,
+            Err(reason) if message.qos > 0 => return Verdict::Withheld(reason),
+            Err(reason) => return Verdict::Refused(reason),
+        };
+        if volatile && message.qos > 0 && !empty {
+            // Mapped a second time rather than copied each time: it is seldom that anybody asks.
+            let mapped = learnt.iter().filter_map(|(device, channel, before, _after)| {
+                map_safely(device, *channel, before, message.payload, &at).ok()
+            });
+            let drafts = mapped.flat_map(|mapped| mapped.drafts).collect();
+            self.owed.note(key(), drafts, message.payload.len(), at.mono_ms);
         }
-        for (mut state, after) in learnt {
+        for (_, _, mut state, after) in learnt {
             *state = after;
+        }
+        if volatile && message.qos > 0 {
+            self.note_heard(targets, &at, message.qos);
+            for reason in refusals {
+                self.count(account, reason);
+            }
+            return Verdict::Withheld(Refusal::StoreVolatile);
         }
         // A message of which nothing could be read is refused with its first reason; of another, the fields are.
         if let (true, Some((first, others))) = (empty, refusals.split_first()) {
@@ -159,7 +198,8 @@ impl Line {
 
     /// Commits the drafts. Events are always synced; values at QoS 0 wait for nobody.
     async fn commit(&self, account: &Account, drafts: Vec<Draft>, qos: u8) -> Result<(), Refusal> {
-        if drafts.is_empty() {
+        // What says nothing new may be said again because it is in memory only.
+        if drafts.is_empty() && (qos == 0 || !self.owed.doubts()) {
             return Ok(());
         }
         let events = drafts.iter().any(|draft| !matches!(draft.body, Body::Telemetry(_)));
@@ -168,12 +208,19 @@ impl Line {
         let committed = match tokio::time::timeout(self.commit_timeout, append).await {
             Err(_elapsed) => return Err(Refusal::StoreSlow),
             Ok(Err(JournalError::Full)) => return Err(Refusal::QueueFull),
+            Ok(Err(JournalError::Volatile)) => {
+                self.owed.doubt(true);
+                return Err(Refusal::StoreVolatile);
+            }
             Ok(Err(error)) => {
                 tracing::error!(client = %account.name, %error, "a message could not be stored");
                 return Err(Refusal::StoreFailed);
             }
             Ok(Ok(committed)) => committed,
         };
+        if durability == Durability::Synced {
+            self.owed.doubt(false);
+        }
         for _ in 0..committed.repeated {
             self.count(account, Refusal::Repeated);
         }

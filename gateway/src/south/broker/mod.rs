@@ -10,6 +10,7 @@ mod door;
 mod frames;
 mod hooks;
 mod line;
+mod owed;
 pub mod retained;
 pub mod secrets;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use self::config::{BrokerConfig, ClientConfig};
 use self::door::Door;
 use self::hooks::{Inside, NoSessions};
 use self::line::Line;
+use self::owed::Owed;
 use self::retained::Retained;
 use self::visits::Visits;
 use super::device::{DeviceConfig, Roster, RosterError, Speaker};
@@ -122,6 +124,8 @@ pub struct Broker {
     setup: Setup,
     deps: Deps,
     roster: Arc<Roster>,
+    /// What is not acknowledged yet, though known: it outlives a run like the devices' states.
+    owed: Arc<Owed>,
 }
 
 impl Broker {
@@ -134,7 +138,7 @@ impl Broker {
         let clients = setup.clients.iter();
         let bases = clients.map(|(name, client)| (speaker(name), client.base(name).to_owned())).collect();
         let roster = Roster::new(&setup.bus, &bases, &setup.devices, &setup.profiles)?;
-        Ok(Self { setup, deps, roster: Arc::new(roster) })
+        Ok(Self { setup, deps, roster: Arc::new(roster), owed: Arc::default() })
     }
 
     /// One attempt: listens, calls `ready` with the bound addresses, and serves until `cancel`.
@@ -189,6 +193,7 @@ impl Broker {
                 clock: Arc::clone(&self.deps.clock),
                 metrics: Arc::clone(&self.deps.metrics),
                 board: Arc::clone(&self.deps.board),
+                owed: Arc::clone(&self.owed),
                 commit_timeout: Duration::from_millis(self.setup.config.commit_timeout_ms.into()),
             },
             visits: Arc::new(Visits::default()),

@@ -82,6 +82,7 @@ impl Model {
     fn run(&mut self, op: &Op, answered: &Answer, clock: &ManualClock) -> Answer {
         match op {
             Op::Append { drafts } => self.append(drafts),
+            Op::Restore { .. } => panic!("the model has no memory journal"),
             Op::SaveCursors { uplink, cursors } => {
                 self.cursors.insert(uplink.clone(), cursors.clone());
                 Answer::Done

@@ -3,6 +3,7 @@
 mod commits;
 mod crash;
 mod faults;
+mod memory;
 mod opening;
 mod reading;
 mod running;

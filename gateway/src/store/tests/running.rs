@@ -1,6 +1,5 @@
 //! The writer's thread: group commit, what is held, a full queue, a disk that refuses, a death.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::rt::board::Board;
 use crate::rt::clock::ManualClock;
 use crate::rt::metrics::Metrics;
 
-use super::super::testing::{clock, event, open, records, telemetry, uplink};
+use super::super::testing::{clock, event, records, telemetry, uplink};
 use super::super::{CommandSlot, How, Options, Store, Synchronous};
 
 /// Far longer than anything here takes, also on a loaded machine.
@@ -183,36 +182,6 @@ async fn a_full_queue_drops_what_is_relaxed_and_lets_what_is_synced_wait() {
     timeout(LONG, first).await.unwrap().unwrap();
     let last = timeout(LONG, waits).await.unwrap().unwrap();
     assert_eq!(last.last_pos, taken as u64 + 2, "nothing that was taken is missing");
-    store.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_refusing_disk_is_told_to_everyone_and_tried_again() {
-    let house = House::new();
-    let (mut core, _) = open(house.dir.path(), &house.clock).unwrap();
-    let refuse = Arc::new(AtomicBool::new(true));
-    let hook = Arc::clone(&refuse);
-    core.conn().commit_hook(Some(move || hook.load(Ordering::SeqCst))).unwrap();
-    let store = Store::start(house.dir.path(), core, house.options()).unwrap();
-    store.append(vec![telemetry(&house.clock, "t1", 1)], Durability::Relaxed).await.unwrap();
-    let both = join_all((0..2).map(|n| store.append(house.event(n), Durability::Synced))).await;
-    for answer in both {
-        assert!(matches!(answer, Err(JournalError::Disk(_))), "{answer:?}");
-    }
-    assert!(store.probe().await.is_err());
-    assert!(house.board.snapshot().store.trouble.is_some());
-    assert_eq!(house.dropped("store_failed"), 1, "the relaxed one is dropped, and counted");
-    assert_eq!(store.heads().borrow().pos(), 0);
-    // The writer opens the file anew, by itself; the hook does not survive that.
-    timeout(LONG, async {
-        while store.probe().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .unwrap();
-    assert_eq!(house.board.snapshot().store.trouble, None);
-    assert_eq!(store.append(house.event(3), Durability::Synced).await.unwrap().last_pos, 1);
     store.close().await.unwrap();
 }
 

@@ -112,6 +112,8 @@ pub struct Report {
     pub messages: u64,
     /// Messages on topics that this release does not know: later releases may add some.
     pub unknown: u64,
+    /// Records that the box had in memory only when it sent them.
+    pub volatile: u64,
     pub records: u64,
     pub duplicates: u64,
     /// Missing and unexplained, over all gateways.
@@ -143,6 +145,9 @@ impl fmt::Display for Report {
         writeln!(out, "missing 缺失      {:>9}", self.missing)?;
         writeln!(out, "pending 待补      {:>9}", self.pending)?;
         writeln!(out, "gaps 已说明缺口   {:>9}", self.gaps)?;
+        if self.volatile > 0 {
+            writeln!(out, "volatile records 未落盘记录 {}", self.volatile)?;
+        }
         if self.unknown > 0 {
             writeln!(out, "unknown topics 未知主题 {}", self.unknown)?;
         }

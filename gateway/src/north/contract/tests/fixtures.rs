@@ -11,6 +11,8 @@ use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 
 pub(in crate::north::contract) const EPOCH: Epoch = Epoch(0x9f1c_22d3_7ab0_4e55);
+/// Of what is in memory only.
+pub(in crate::north::contract) const MEMORY_EPOCH: Epoch = Epoch(0x04d2_8a6b_e19f_7730);
 pub(in crate::north::contract) const COMPOUND: &str = "xinghe-yuan";
 
 pub(in crate::north::contract) fn topics() -> Topics {
@@ -84,6 +86,17 @@ pub(in crate::north::contract) fn record(seq: u64, at: Stamp, body: Body) -> Rec
 
 pub(in crate::north::contract) fn event(seq: u64, later_ms: u64) -> Record {
     record(seq, stamp(later_ms), Body::Event(Box::new(press())))
+}
+
+pub(in crate::north::contract) fn volatile(seq: u64, later_ms: u64) -> Record {
+    Record { epoch: MEMORY_EPOCH, ..event(seq, later_ms) }
+}
+
+pub(in crate::north::contract) fn volatile_alarm(seq: u64) -> Record {
+    let mut alarm = alarm_of(1, AlarmState::Unacknowledged);
+    alarm.alarm = "04d28a6be19f7730-event-3".to_owned();
+    alarm.volatile = true;
+    Record { epoch: MEMORY_EPOCH, ..record(seq, stamp(401), Body::Alarm(Box::new(alarm))) }
 }
 
 pub(in crate::north::contract) fn alarm_of(rev: u64, state: AlarmState) -> Alarm {

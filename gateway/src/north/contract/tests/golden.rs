@@ -45,6 +45,8 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
             ("event-test", send(&under_test, 1_302, false)),
             ("event-clock-unset", send(&unset, 1, true)),
             ("event-pseudonym", pseudonym.unwrap()),
+            ("event-volatile", volatile_message(&f::volatile(3, 400), frame).unwrap()),
+            ("alarm-volatile", volatile_message(&f::volatile_alarm(2), frame).unwrap()),
             ("gap", send(&f::gap(1_302, Class::Telemetry, 100, 199), 1_301, false)),
             ("telemetry", batch),
             ("telemetry-history", history),
@@ -54,7 +56,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
 }
 
 /// File, topic below the gateway, retain: as golden as the messages.
-const TOPICS: [(&str, &str, bool); 13] = [
+const TOPICS: [(&str, &str, bool); 15] = [
     ("state", "up/state", true),
     ("state-will", "up/state", true),
     ("snapshot", "up/snapshot", false),
@@ -64,6 +66,8 @@ const TOPICS: [(&str, &str, bool); 13] = [
     ("event-test", "up/test/event/emergency", false),
     ("event-clock-unset", "up/event/emergency", false),
     ("event-pseudonym", "up/event/emergency", false),
+    ("event-volatile", "up/event/emergency", false),
+    ("alarm-volatile", "up/alarm", false),
     ("gap", "up/ledger", false),
     ("telemetry", "up/telemetry", false),
     ("telemetry-history", "up/history/telemetry", false),
@@ -134,7 +138,8 @@ fn a_consumer_reads_the_golden_messages_back() {
             }
             UpKind::Evidence(_) | UpKind::Unknown => panic!("{name}: {topic:?}"),
         };
-        assert_eq!(epoch, f::EPOCH.to_string(), "{name}");
+        let expected = if name.ends_with("-volatile") { f::MEMORY_EPOCH } else { f::EPOCH };
+        assert_eq!(epoch, expected.to_string(), "{name}");
     }
 }
 

@@ -145,6 +145,7 @@ impl SimJournal {
                 return Answer::Conn(self.conn);
             }
             Op::Fork { .. } => return Answer::Forked(self.fork()),
+            Op::Restore { .. } => panic!("this disk is never lost"),
             Op::BeginCommand { .. } | Op::EndCommand { .. } => panic!("an uplink's engine gives no commands"),
         };
         for draft in drafts {

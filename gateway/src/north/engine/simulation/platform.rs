@@ -75,6 +75,10 @@ impl Wording for PlainWording {
         ))
     }
 
+    fn volatile(&self, record: &Record, now: &Stamp) -> Result<Outgoing, Unsendable> {
+        self.record(record, 0, false, now)
+    }
+
     fn telemetry(
         &self,
         records: &[&Record],

@@ -174,7 +174,7 @@ impl Journal for StoredJournal {
 
     fn cursors(&mut self) -> Cursors {
         let uplink = UplinkName::new(UPLINK).unwrap();
-        self.process().source.reader.cursors(&uplink).unwrap().unwrap_or_default()
+        self.process().source.reader.as_ref().unwrap().cursors(&uplink).unwrap().unwrap_or_default()
     }
 
     fn contents(&mut self) -> Contents {
@@ -182,7 +182,7 @@ impl Journal for StoredJournal {
         let mut contents = Contents::new();
         for class in Class::ALL {
             let rows = contents.entry(class).or_default();
-            for read in all(&source.reader, class) {
+            for read in all(source.reader.as_ref().unwrap(), class) {
                 let seq = read.seq();
                 let row = match read.into_record() {
                     Some(record) => Row { epoch: record.epoch, record: Some(Box::new(record)) },
@@ -204,7 +204,7 @@ impl Journal for StoredJournal {
 
     fn forget(&mut self, count: usize, at: &Stamp) {
         let process = self.process();
-        let found = process.source.reader.read(Class::Telemetry, 0, u64::MAX, count, usize::MAX).unwrap();
+        let found = process.source.reader.as_ref().unwrap().read(Class::Telemetry, 0, u64::MAX, count, usize::MAX).unwrap();
         let gone: Vec<Seq> = found.iter().map(crate::store::Read::seq).collect();
         let Some(gap) = forgotten_gap(&gone, at) else { return };
         let below = gone.last().map_or(0, |last| last + 1);

@@ -28,6 +28,8 @@ use crate::south::profile::shipped_profiles;
 pub(super) const WORKS: u8 = 0;
 pub(super) const FAILS: u8 = 1;
 pub(super) const HANGS: u8 = 2;
+/// Keeps in memory what it is given, and says so.
+pub(super) const VOLATILE: u8 = 3;
 
 /// A journal in memory.
 #[derive(Debug, Default)]
@@ -44,7 +46,15 @@ impl Journal for FakeJournal {
             HANGS => std::future::pending().await,
             _ => {}
         }
-        self.kept.lock().unwrap().extend(drafts.into_iter().map(|draft| (draft, durability)));
+        let mut kept = self.kept.lock().unwrap();
+        for draft in drafts {
+            if !kept.iter().any(|(known, _)| *known == draft) {
+                kept.push((draft, durability));
+            }
+        }
+        if self.mode.load(Ordering::SeqCst) == VOLATILE {
+            return Err(JournalError::Volatile);
+        }
         Ok(Committed { last_pos: 1, repeated: 0 })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use rumqttc::PublishOptions;
 use rumqttc::mqttbytes::QoS;
 
-use self::bench::{BUTTON, Bench, Connect, FAILS, HANGS, PRESS, WORKS};
+use self::bench::{BUTTON, Bench, Connect, FAILS, HANGS, PRESS, VOLATILE, WORKS};
 use super::*;
 use crate::model::journal::Durability;
 use crate::model::refusal::Refusal;
@@ -80,6 +80,29 @@ async fn a_failing_or_slow_journal_withholds_the_acknowledgement_and_closes() {
     let mut client = bench.client("z2m").await;
     assert_eq!(client.acked(BUTTON.as_bytes(), PRESS).await, Some(0));
     assert_eq!(bench.journal.events(), ["b1 button.pressed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_memory_only_has_happened_once_and_is_acknowledged_when_it_is_on_disk() {
+    let bench = Bench::new().await;
+    bench.journal.mode.store(VOLATILE, Ordering::SeqCst);
+    for times in 1..=3 {
+        let mut client = bench.client("z2m").await;
+        assert_eq!(client.acked(BUTTON.as_bytes(), PRESS).await, None, "it is on no disk");
+        bench.until("it is counted", |b| b.refusals("z2m", Refusal::StoreVolatile) == times).await;
+    }
+    assert_eq!(bench.journal.events(), ["b1 button.pressed"], "said again, it is the same press");
+    // The button's state is known by now; the same state with another battery is no press, and must not be
+    // acknowledged before the press itself is on disk.
+    let mut client = bench.client("z2m").await;
+    assert_eq!(client.acked(BUTTON.as_bytes(), br#"{"sos":true,"x":1}"#).await, None);
+    bench.journal.mode.store(WORKS, Ordering::SeqCst);
+    let mut client = bench.client("z2m").await;
+    assert_eq!(client.acked(BUTTON.as_bytes(), PRESS).await, Some(0));
+    assert_eq!(bench.journal.events(), ["b1 button.pressed"], "it was on disk already");
+    assert_eq!(client.acked(BUTTON.as_bytes(), br#"{"sos":false}"#).await, Some(0));
+    assert_eq!(client.acked(BUTTON.as_bytes(), PRESS).await, Some(0));
+    assert_eq!(bench.journal.events().len(), 2, "a press after a release is another press");
 }
 
 #[tokio::test(flavor = "multi_thread")]
