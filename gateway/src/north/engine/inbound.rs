@@ -149,7 +149,7 @@ impl Engine {
                 Some((*token, class, *flight.records.first()?))
             }
             Purpose::Aside { class, seq, .. } => Some((*token, class, seq)),
-            Purpose::State | Purpose::Said | Purpose::Orphan => None,
+            Purpose::Volatile { .. } | Purpose::State | Purpose::Said | Purpose::Orphan => None,
         });
         let Some((token, class, seq)) = records.next() else { return };
         let alone = records.next().is_none();
