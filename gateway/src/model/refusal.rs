@@ -42,8 +42,14 @@ pub enum Refusal {
     CommandUnknown,
     CommandExpired,
     CommandNotAllowed,
-    /// A time that nobody asked for: its nonce is not ours.
+    /// A time that nobody asked for: its nonce is not ours, or was answered already.
     TimeUnasked,
+    /// The answer took so long that it says too little.
+    TimeLate,
+    /// No time that this software can live in.
+    TimeImplausible,
+    /// Others who know the time say otherwise.
+    TimeDisputed,
 }
 
 impl Refusal {
@@ -85,6 +91,9 @@ impl Refusal {
             Self::CommandExpired => "command_expired",
             Self::CommandNotAllowed => "command_not_allowed",
             Self::TimeUnasked => "time_unasked",
+            Self::TimeLate => "time_late",
+            Self::TimeImplausible => "time_implausible",
+            Self::TimeDisputed => "time_disputed",
         }
     }
 }

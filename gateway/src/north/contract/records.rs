@@ -39,7 +39,7 @@ pub fn record_message(
         Body::Alarm(alarm) => {
             let message = label(record, schema::ALARM, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 link(record, previous, replay),
                 alarm_data(alarm, frame),
             );
@@ -48,7 +48,7 @@ pub fn record_message(
         Body::Event(event) => {
             let message = label(record, schema::EVENT, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 link(record, previous, replay),
                 event_data(event, frame),
             );
@@ -67,7 +67,7 @@ pub fn record_message(
             };
             let message = label(record, schema::GAP, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 link(record, previous, replay),
                 data,
             );
@@ -190,7 +190,7 @@ fn encode(
     let mut label = label(last, schema::TELEMETRY, frame);
     label.id = format!("{}-telemetry-{}-{}", first.epoch, first.seq, last.seq);
     let data = Batch { compound: frame.compound, records };
-    let message = label.sequenced(&last.at, frame.now, link(last, previous, replay), data);
+    let message = label.sequenced(&last.at, frame, link(last, previous, replay), data);
     let topics = frame.topics;
     let topic = if replay { topics.history_telemetry(last.test) } else { topics.telemetry(last.test) };
     outgoing(topic, false, &message)

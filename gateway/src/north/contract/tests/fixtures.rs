@@ -7,6 +7,7 @@ use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, DeviceId, Epoch, GatewayName, PointName, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::*;
+use crate::model::clock::Clocks;
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 
@@ -202,5 +203,5 @@ pub(in crate::north::contract) fn framed<T>(
     with: impl FnOnce(&Frame<'_>) -> T,
 ) -> T {
     let topics = topics();
-    with(&Frame { topics: &topics, compound: COMPOUND, now, view })
+    with(&Frame { topics: &topics, compound: COMPOUND, now, clocks: &Clocks::default(), view })
 }
