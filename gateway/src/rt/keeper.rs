@@ -106,6 +106,25 @@ struct Told {
     /// Half of the round trip.
     error_ms: u64,
     at_ms: u64,
+    /// It was refused. It counts as a vote, but must not win later only because those who knew better fell silent.
+    disputed: bool,
+}
+
+/// Witnesses for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Votes {
+    /// Platforms that agree, the one that gave it included.
+    platforms: usize,
+    /// 1 if the box itself agrees.
+    own: usize,
+    /// All witnesses there are.
+    all: usize,
+}
+
+impl Votes {
+    const fn is_majority(self) -> bool {
+        2 * (self.platforms + self.own) > self.all
+    }
 }
 
 /// What is believed.
@@ -279,13 +298,16 @@ impl Keeper {
         if self.told.len() >= UPLINKS_MAX && !self.told.contains_key(uplink) {
             return Err(TimeError::Unasked);
         }
-        let told = Told { offset_ms, error_ms, at_ms: reading.mono_ms };
+        let told = Told { offset_ms, error_ms, at_ms: reading.mono_ms, disputed: false };
         self.told.insert(uplink.clone(), told);
         let before = self.stamp(reading);
         let was_platform = self.basis.trust() == ClockTrust::Platform;
         self.judge(reading);
-        if self.has_majority(&told) {
+        if self.votes(&told, self.own_offset_ms(reading)).is_majority() {
             return Ok(());
+        }
+        if let Some(told) = self.told.get_mut(uplink) {
+            told.disputed = true;
         }
         self.withdrawn |= was_platform && self.basis.trust() < ClockTrust::Platform;
         Err(TimeError::Disputed { differs_ms: now_ms.saturating_sub(before.wall_ms) })
@@ -323,29 +345,24 @@ impl Keeper {
         (fresh && reading.wall_ms >= BUILD_FLOOR_MS).then_some(mark.source)
     }
 
-    fn has_majority(&self, candidate: &Told) -> bool {
-        let own = self.own_offset_ms(Reading { mono_ms: candidate.at_ms, wall_ms: wall_ms(candidate.at_ms, self.seen_ms) });
-        let (agree, all) = self.votes(candidate, own);
-        2 * agree > all
-    }
-
-    /// How many witnesses agree with an answer, and how many there are.
-    fn votes(&self, candidate: &Told, own: Option<i64>) -> (usize, usize) {
+    /// Who agrees with an answer; `own` is what the box itself knows.
+    fn votes(&self, candidate: &Told, own: Option<i64>) -> Votes {
         let alike = |other: &Told| {
             let room_ms = PLATFORMS_AGREE_MS.saturating_add(candidate.error_ms).saturating_add(other.error_ms);
             apart(candidate.offset_ms, other.offset_ms) <= room_ms
         };
         let platforms = self.told.values().filter(|other| alike(other)).count();
         let own_agrees = own.is_some_and(|own| apart(own, candidate.offset_ms) <= BOX_AGREES_MS);
-        (platforms + usize::from(own_agrees), self.told.len() + usize::from(own.is_some()))
+        Votes { platforms, own: usize::from(own_agrees), all: self.told.len() + usize::from(own.is_some()) }
     }
 
     /// The answer that more than half of the witnesses agree with, the most exact one.
     fn platform(&self, reading: Reading) -> Option<Basis> {
         let own = self.own_offset_ms(reading);
         let believed = self.told.iter().filter_map(|(uplink, told)| {
-            let (agree, all) = self.votes(told, own);
-            (2 * agree > all).then_some((uplink, told, agree > 1))
+            let votes = self.votes(told, own);
+            let stands = votes.is_majority() && (!told.disputed || votes.platforms > 1);
+            stands.then_some((uplink, told, votes.platforms + votes.own > 1))
         });
         let (uplink, told, confirmed) = believed.min_by_key(|(_, told, _)| told.error_ms)?;
         Some(Basis::Kept {

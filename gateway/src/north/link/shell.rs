@@ -17,11 +17,10 @@ use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::refusal::Refusal;
 use crate::model::stamp::Stamp;
 use crate::north::commands::{self, COMMANDS_AT_ONCE, Known};
-use crate::north::contract::{Command, CommandResult, StateReason, TimeAnswer, command_result};
+use crate::north::contract::{Command, CommandResult, command_result};
 use crate::north::engine::{Actions, Engine, gateway_event};
 use crate::rt::board::UplinkStatus;
 use crate::rt::echo::Echo;
-use crate::rt::keeper::TimeError;
 use crate::store::CommandSlot;
 
 use super::Parts;
@@ -31,8 +30,6 @@ use super::adapters::{self, ContractWording, StoreSource};
 const EVENTS_AT_ONCE: usize = 8;
 /// The board is written at most this often.
 const BOARD_MS: u64 = 250;
-/// A platform whose time is disputed is told as an event at most this often.
-const DISPUTE_EVENT_MS: u64 = 3_600_000;
 /// "A second box" is told as an event at most this often.
 const DUPLICATE_EVENT_MS: u64 = 3_600_000;
 /// Foreign states in the place of ours that mean a second box.
@@ -96,8 +93,8 @@ pub(super) struct Shell {
     /// How often another epoch's state stood where ours had been.
     foreign_met: u32,
     /// The changes of the clock that the last state knew.
-    clock_changes: u64,
-    dispute_told_ms: Option<u64>,
+    pub(super) clock_changes: u64,
+    pub(super) dispute_told_ms: Option<u64>,
 }
 
 /// Runs short blocking work without stalling the runtime's other tasks, where the runtime allows it.
@@ -174,72 +171,6 @@ impl Shell {
         self.wake_at = Instant::now() + Duration::from_millis(wait_ms.min(SLEEP_MS_MAX));
         self.show(now.mono_ms, false);
         actions
-    }
-
-    /// Has the state said again where the clock was mended, or where the time is asked for or no longer. Says when to
-    /// look again at the latest.
-    fn tend_clock(&mut self, now_ms: u64) -> Option<u64> {
-        if !self.connected {
-            return None;
-        }
-        let (changes, wanted) = (self.parts.clock.changes(), self.parts.clock.wants_time());
-        let (due, asks_at_ms) = {
-            let mut asking = adapters::lock(&self.wording.asking);
-            (asking.is_due(wanted, now_ms), asking.wake_at_ms())
-        };
-        if due || changes != self.clock_changes {
-            self.clock_changes = changes;
-            self.engine.republish_state(StateReason::Clock, now_ms);
-        }
-        Some(asks_at_ms.max(now_ms + 1))
-    }
-
-    /// The platform tells the time.
-    pub(super) fn take_time(&mut self, answer: &TimeAnswer) {
-        let (uplink, now_ms) = (self.parts.uplink.clone(), self.parts.clock.mono_ms());
-        let answered = adapters::lock(&self.wording.asking).answered(&answer.nonce, now_ms);
-        let told = answered.and_then(|round_trip_ms| {
-            self.parts.clock.witness(&uplink, answer.wall_ms, round_trip_ms).map_err(|error| match error {
-                TimeError::Unasked => Refusal::TimeUnasked,
-                TimeError::Implausible => Refusal::TimeImplausible,
-                TimeError::Disputed { differs_ms } => {
-                    self.tell_dispute(differs_ms, now_ms);
-                    Refusal::TimeDisputed
-                }
-            })
-        });
-        let Err(refusal) = told else {
-            // The retained state must not go on asking.
-            self.engine.republish_state(StateReason::Clock, now_ms);
-            return;
-        };
-        self.parts.metrics.refused(uplink.as_str(), refusal);
-        if matches!(refusal, Refusal::TimeImplausible | Refusal::TimeDisputed) {
-            adapters::lock(&self.wording.asking).disbelieved(now_ms);
-            self.engine.republish_state(StateReason::Clock, now_ms);
-        }
-        if let Some(more) = self.echo.tell(refusal.as_str(), now_ms) {
-            warn!(%uplink, reason = refusal.as_str(), more, "the platform's time is not taken");
-        }
-    }
-
-    /// Somebody is wrong about the time, and a person should find out who.
-    fn tell_dispute(&mut self, differs_ms: i64, now_ms: u64) {
-        if self.dispute_told_ms.is_some_and(|told_ms| now_ms < told_ms + DISPUTE_EVENT_MS) {
-            return;
-        }
-        self.dispute_told_ms = Some(now_ms);
-        let uplink = self.parts.uplink.as_str();
-        let params = [
-            ("uplink".to_owned(), Value::Text(uplink.into())),
-            ("differs_ms".to_owned(), Value::Int(differs_ms)),
-        ];
-        let text = Text {
-            zh: format!("平台 {uplink} 的时间与其他来源不一致,未采用"),
-            en: format!("the time of platform {uplink} differs from what others say, and was not taken"),
-        };
-        let draft = gateway_event(&self.now(), "clock.disputed", Severity::Minor, params.into(), text);
-        self.tell(draft);
     }
 
     /// An event of the uplink for the journal.
