@@ -104,6 +104,51 @@ fn sql_stands_in_the_store_alone() {
     }
 }
 
+/// Where wall time may be named: it is data, shown, published, stored and judged. Nothing that waits, retries or gives up
+/// is among them (promise G8).
+const WALL_TIME: &[&str] = &[
+    "cmd/journal.rs",
+    "console/status.rs",
+    "model/clock.rs",
+    "model/stamp.rs",
+    "north/contract/down.rs",
+    "north/contract/envelope.rs",
+    "north/contract/status.rs",
+    "north/link/asking.rs",
+    "rt/chrony.rs",
+    "rt/clock.rs",
+    "rt/keeper.rs",
+    "rt/timesource.rs",
+    "store/open.rs",
+    "store/reader.rs",
+    "store/row.rs",
+    "store/stage.rs",
+    "store/walk.rs",
+    "store/witness.rs",
+];
+
+#[test]
+fn nothing_waits_by_wall_time() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut named = Vec::new();
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let inside = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        if inside.contains("/simulation/") || inside == "store/testing.rs" {
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let names = |word: &str| code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+        assert!(inside == "rt/clock.rs" || !names("SystemTime"), "{inside} reads a clock past rt::clock");
+        if names("wall_ms") {
+            named.push(inside);
+        }
+    }
+    assert_eq!(named, WALL_TIME, "wall time is data: whoever names it stands on this list, with a reason");
+}
+
 #[test]
 fn the_reader_of_imports_sees_them() {
     let text = "use crate::store::Store;\n// crate::north\nuse crate::{rt, south::device};\n#[cfg(test)]\nuse crate::cmd;";

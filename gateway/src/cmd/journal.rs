@@ -2,8 +2,8 @@
 //! and reads in short steps, so that the daemon notices nothing. Where the journal is stands in the configuration;
 //! with `--data-dir` none is needed, as for a journal that was set aside.
 //!
-//! Time is the wall clock's as it was stamped, in UTC, with its trust beside it; boot and monotonic time are exported
-//! too, since the wall clock may have been wrong.
+//! Time is shown in UTC with its trust beside it: as it was stamped, and where clock records say better, as it follows
+//! from boot and monotonic time (marked `~` by `tail`, in columns of its own in an export). Stored stamps never change.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,9 +16,10 @@ use serde::Serialize;
 
 use super::{ConfigArg, until_unread};
 use crate::config;
+use crate::model::clock::{Clocks, trust_name};
 use crate::model::ids::DeviceId;
 use crate::model::record::{Body, Class, Quality, Record};
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{ClockTrust, Stamp};
 use crate::store::{Read, Reader, Selection, Walk};
 
 /// How often `tail --follow` looks for new records.
@@ -184,10 +185,11 @@ fn tail(source: &SourceArgs, args: &TailArgs, out: &mut dyn Write) -> anyhow::Re
     let lines = usize::try_from(args.lines).context("that many lines do not fit into memory")?;
     let mut walk = Walk::tail(&reader, selection(&args.select), lines)?;
     loop {
+        let clocks = reader.clocks()?;
         while let Some(read) = walk.next(&reader)? {
             match args.format {
-                TailFormat::Text => writeln!(out, "{}", text_line(&read))?,
-                TailFormat::Jsonl => json_line(out, &read)?,
+                TailFormat::Text => writeln!(out, "{}", text_line(&read, &clocks))?,
+                TailFormat::Jsonl => json_line(out, &read, &clocks)?,
             }
         }
         out.flush()?;
@@ -230,17 +232,18 @@ fn write_all(
     reader: &Reader,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
+    let clocks = reader.clocks()?;
     match format {
         ExportFormat::Jsonl => {
             while let Some(read) = walk.next(reader)? {
-                json_line(out, &read)?;
+                json_line(out, &read, &clocks)?;
             }
         }
         ExportFormat::Csv => {
             let mut table = csv::Writer::from_writer(&mut *out);
             table.write_record(COLUMNS)?;
             while let Some(read) = walk.next(reader)? {
-                table.write_record(cells(&read)?)?;
+                table.write_record(cells(&read, &clocks)?)?;
             }
             table.flush()?;
         }
@@ -259,6 +262,9 @@ enum Line<'a> {
         class: Class,
         seq: u64,
         time: Option<String>,
+        /// Time and trust that follow from later clock records; absent where the stamp knows best.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        derived: Option<Derived>,
         at: &'a Stamp,
         test: bool,
         body: &'a Body,
@@ -270,7 +276,14 @@ enum Line<'a> {
     },
 }
 
-fn json_line(out: &mut dyn Write, read: &Read) -> anyhow::Result<()> {
+/// Wall time that is known by now and was not when the record was stamped.
+#[derive(Debug, Serialize)]
+struct Derived {
+    time: Option<String>,
+    trust: ClockTrust,
+}
+
+fn json_line(out: &mut dyn Write, read: &Read, clocks: &Clocks) -> anyhow::Result<()> {
     let line = match read {
         Read::Record(record) => Line::Record {
             id: record.id(),
@@ -278,6 +291,7 @@ fn json_line(out: &mut dyn Write, read: &Read) -> anyhow::Result<()> {
             class: record.class,
             seq: record.seq,
             time: time(&record.at),
+            derived: clocks.mend(&record.at).map(|at| Derived { time: time(&at), trust: at.trust }),
             at: &record.at,
             test: record.test,
             body: &record.body,
@@ -297,16 +311,27 @@ fn time(at: &Stamp) -> Option<String> {
     Some(format!("{time:.3}"))
 }
 
-fn trust(at: &Stamp) -> String {
-    format!("{:?}", at.trust).to_lowercase()
-}
-
-const COLUMNS: [&str; 15] = [
-    "pos", "id", "class", "seq", "time", "trust", "wall_ms", "boot", "mono_ms", "test", "category",
-    "severity", "device", "name", "body",
+const COLUMNS: [&str; 17] = [
+    "pos",
+    "id",
+    "class",
+    "seq",
+    "time",
+    "trust",
+    "wall_ms",
+    "boot",
+    "mono_ms",
+    "test",
+    "category",
+    "severity",
+    "device",
+    "derived_time",
+    "derived_trust",
+    "name",
+    "body",
 ];
 
-fn cells(read: &Read) -> anyhow::Result<[String; COLUMNS.len()]> {
+fn cells(read: &Read, clocks: &Clocks) -> anyhow::Result<[String; COLUMNS.len()]> {
     let record = match read {
         Read::Record(record) => record,
         Read::Unreadable { class, seq, error } => {
@@ -319,13 +344,14 @@ fn cells(read: &Read) -> anyhow::Result<[String; COLUMNS.len()]> {
     };
     let Record { pos, class, seq, at, test, body, .. } = record.as_ref();
     let device = body.device().map(|device| device.id.to_string());
+    let mended = clocks.mend(at);
     Ok([
         pos.to_string(),
         record.id(),
         class.as_str().to_owned(),
         seq.to_string(),
         time(at).unwrap_or_default(),
-        trust(at),
+        trust_name(at.trust).to_owned(),
         at.wall_ms.to_string(),
         at.boot.to_string(),
         at.mono_ms.to_string(),
@@ -333,6 +359,8 @@ fn cells(read: &Read) -> anyhow::Result<[String; COLUMNS.len()]> {
         body.category().map(|category| category.as_str().to_owned()).unwrap_or_default(),
         severity(body),
         device.unwrap_or_default(),
+        mended.as_ref().and_then(time).unwrap_or_default(),
+        mended.map(|at| trust_name(at.trust).to_owned()).unwrap_or_default(),
         name(body),
         serde_json::to_string(body)?,
     ])
@@ -361,15 +389,22 @@ fn name(body: &Body) -> String {
 }
 
 /// One line for people: time, class and number, severity, device, what.
-fn text_line(read: &Read) -> String {
+///
+/// Behind the time: `?` it is not known, `~` it follows from later clock records.
+fn text_line(read: &Read, clocks: &Clocks) -> String {
     let record = match read {
         Read::Record(record) => record,
         Read::Unreadable { class, seq, error } => {
             return format!("{:24}  {} {seq}  unreadable: {error}", "?", class.as_str());
         }
     };
-    let mark = if record.at.trust > crate::model::stamp::ClockTrust::None { ' ' } else { '?' };
-    let time = time(&record.at).unwrap_or_else(|| "?".to_owned());
+    let mended = clocks.mend(&record.at);
+    let mark = match (&mended, record.at.trust) {
+        (Some(_), _) => '~',
+        (None, ClockTrust::None) => '?',
+        (None, _) => ' ',
+    };
+    let time = time(mended.as_ref().unwrap_or(&record.at)).unwrap_or_else(|| "?".to_owned());
     let device = record.body.device().map_or("-", |device| device.id.as_str());
     let test = if record.test { " [test]" } else { "" };
     format!(

@@ -18,10 +18,12 @@ use crate::model::journal::{JournalError, NoFold};
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
 use crate::rt::board::Board;
-use crate::rt::clock::{SharedClock, SystemClock};
+use crate::rt::clock::{self, SharedClock, SystemClock};
 use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
+use crate::rt::timekeeping::Timekeeping;
+use crate::rt::timesource::{Places, Sources};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::broker::{self, Broker};
 use crate::store::{self, How, Store, Synchronous};
@@ -95,14 +97,18 @@ struct Shared {
 impl Daemon {
     /// Opens the journal and starts every unit. The journal comes first: nothing may be taken that cannot be kept.
     pub fn start(loaded: &Loaded) -> anyhow::Result<Self> {
+        let places = Places::usual(loaded.settings.gateway.trust_clock);
+        let clock = SystemClock::new(places.read(clock::reading()));
         let shared = Shared {
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(clock.clone()),
             metrics: Arc::new(Metrics::new()),
             board: Arc::new(Board::new()),
         };
         let store = open_store(loaded, &shared)?;
+        clock.recall(store.reader().and_then(|reader| reader.clocks()).context("the journal's clocks")?);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         spawn_house(&mut supervisor, loaded, &shared, &store);
+        spawn_timekeeping(&mut supervisor, &clock, places, &shared, &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, &store);
         }
@@ -212,6 +218,30 @@ fn spawn_house(supervisor: &mut Supervisor, loaded: &Loaded, shared: &Shared, st
     }
     let store = store.clone();
     supervisor.spawn(Stage::House, "watchdog", move |unit| watchdog(unit, store.clone()));
+}
+
+/// Keeps the clock, and records its changes.
+fn spawn_timekeeping(
+    supervisor: &mut Supervisor,
+    clock: &SystemClock,
+    places: Places,
+    shared: &Shared,
+    store: &Store,
+) {
+    let (clock, shared, store) = (clock.clone(), shared.clone(), store.clone());
+    supervisor.spawn(Stage::House, "clock", move |unit| {
+        let mut keeping = Timekeeping {
+            clock: clock.clone(),
+            sources: Sources::new(places.clone()),
+            journal: Arc::new(store.clone()),
+            board: Arc::clone(&shared.board),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        async move {
+            unit.running();
+            keeping.run(&unit.cancel).await.map_err(UnitError::from)
+        }
+    });
 }
 
 fn spawn_uplink(

@@ -83,6 +83,10 @@ pub struct GatewayConfig {
     /// Address of `/metrics` and `/healthz`, loopback only; none if not given.
     #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub http: Option<SocketAddr>,
+    /// Take the machine's clock for plausible (`rtc`) though it has no battery: for a container or a virtual machine whose
+    /// host keeps the time.
+    #[serde(default)]
+    pub trust_clock: bool,
 }
 
 /// `[buses.NAME.KIND]`: exactly one kind.

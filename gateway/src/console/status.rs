@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::reasons;
+use crate::model::clock::trust_name;
 use crate::model::ids::GatewayName;
 use crate::model::stamp::Stamp;
 use crate::rt::board::{Board, Snapshot, UnitState};
@@ -99,6 +100,7 @@ impl Status {
         for ill in &self.ill {
             writeln!(out, "  ! {ill}")?;
         }
+        self.write_clock(out)?;
         self.write_store(out)?;
         self.write_buses(out)?;
         self.write_devices(out)?;
@@ -106,6 +108,20 @@ impl Status {
         write_counts(out, "refused 拒绝", &self.refusals)?;
         write_counts(out, "dropped 丢弃", &self.drops)?;
         self.write_meanings(out)
+    }
+
+    fn write_clock(&self, out: &mut String) -> std::fmt::Result {
+        let clock = &self.board.clock;
+        let time = jiff::Timestamp::from_millisecond(self.now.wall_ms).map_or_else(
+            |_error| "?".to_owned(),
+            |time| format!("{time:.0}"),
+        );
+        let trust = clock.trust.unwrap_or(self.now.trust);
+        write!(out, "\nclock 时钟  {time}  trust {}  source {}", trust_name(trust), clock.source.as_str())?;
+        match clock.changed_mono_ms {
+            Some(at_ms) => writeln!(out, "  changed {} ago", span(self.now.mono_ms.saturating_sub(at_ms))),
+            None => writeln!(out),
+        }
     }
 
     fn write_store(&self, out: &mut String) -> std::fmt::Result {

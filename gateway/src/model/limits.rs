@@ -92,6 +92,10 @@ pub const DEDUP_KEYS_PER_DEVICE: usize = 32;
 /// Remembered command ids for one uplink: a repeated id is answered with the first answer.
 pub const COMMAND_IDS_KEPT: usize = 256;
 
+/// Boots whose wall time is remembered: two months of a box that is cut from power every day. Older records keep the
+/// time they were stamped with.
+pub const CLOCK_BOOTS_MAX: usize = 64;
+
 const _: () = assert!(RECORD_BODY_BYTES_MAX + 2_048 <= PLATFORM_PAYLOAD_BYTES_MAX);
 const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
 const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);

@@ -1,6 +1,7 @@
 //! What flows through Gatehouse. No I/O, no clocks, no knowledge of any protocol.
 
 pub mod check;
+pub mod clock;
 pub mod cursor;
 pub mod ids;
 pub mod journal;

@@ -143,8 +143,51 @@ reasons! {
         "该平台不可下达此命令。"
         "This platform may not give this command.";
     TimeUnasked "time_unasked"
-        "平台报来的时间没有人问过，未采用。"
-        "A time that nobody asked for: its nonce is not ours. It was not taken.";
+        "平台报来的时间没有人问过，或已回答过，未采用。"
+        "A time that nobody asked for: its nonce is not ours, or was answered already. It was not taken.";
+    TimeLate "time_late"
+        "平台报时太慢，误差过大，未采用；检查网络。"
+        "The answer with the time took too long to say much and was not taken: check the network.";
+    TimeImplausible "time_implausible"
+        "平台报来的时间不可能（早于本软件或太远的将来），未采用；检查平台时钟。"
+        "The platform's time is impossible and was not taken: check the platform's clock.";
+    TimeDisputed "time_disputed"
+        "平台报来的时间与其他时间来源不一致，未采用；检查平台时钟。"
+        "The platform's time contradicts others who know it and was not taken: check the platform's clock.";
+    // From a Modbus line.
+    NoReply "no_reply"
+        "设备在超时时间内没有应答；检查供电、接线、地址和波特率。"
+        "No reply within the time-out: check power, wiring, unit number and baud rate.";
+    FrameShort "frame_short"
+        "应答中断；检查接线、终端电阻和干扰。"
+        "A reply broke off: check wiring, termination and interference.";
+    FrameSurplus "frame_surplus"
+        "应答后还有多余字节；可能有两台设备同一地址，或总线上另有主站。"
+        "More came than the reply: two devices with one number, or another master on the line.";
+    FrameCrc "frame_crc"
+        "校验错误；检查接线、屏蔽、终端电阻和波特率。"
+        "A wrong checksum: check wiring, shield, termination and baud rate.";
+    FrameUnit "frame_unit"
+        "应答来自别的设备地址；检查是否地址重复，或网关设置有误。"
+        "Another unit answered: check for a number given twice, or the gateway's settings.";
+    FrameLate "frame_late"
+        "迟到的应答，属于之前的请求，未采用；调大 timeout_ms。"
+        "A late reply to an earlier request, not taken: raise `timeout_ms`.";
+    FrameFunction "frame_function"
+        "应答的功能码不符。"
+        "The reply is to another function.";
+    FrameMalformed "frame_malformed"
+        "应答内容与请求不符，或报文头有误；检查设备和网关。"
+        "The reply does not hold what was asked for, or its header is wrong: check device and gateway.";
+    DeviceException "device_exception"
+        "设备拒绝了请求（异常码）；检查 profile 中的地址和类型。"
+        "The device refused the request (exception): check addresses and types in the profile.";
+    LineFailed "line_failed"
+        "串口或连接失败；检查线缆、USB 转换器或网关。"
+        "The port or the connection failed: check the cable, the USB adapter or the gateway.";
+    BetweenBands "between_bands"
+        "监测回路的电阻值不在任何区间内；检查接线和终端电阻。"
+        "A supervised input lies in none of its bands: check wiring and end-of-line resistor.";
 }
 
 #[cfg(test)]

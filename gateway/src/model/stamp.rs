@@ -11,7 +11,7 @@ use super::ids::BootId;
 pub enum ClockTrust {
     /// Nothing is known: a box without a battery clock boots in 1970.
     None,
-    /// The clock is plausible (not before the build date), but nobody confirmed it.
+    /// The clock is plausible and somebody keeps it (a battery clock, a host), but nobody confirmed it.
     Rtc,
     /// A platform told the time.
     Platform,
@@ -26,7 +26,8 @@ pub struct Stamp {
     pub boot: BootId,
     /// Milliseconds since boot, counting suspend (`CLOCK_BOOTTIME`).
     pub mono_ms: u64,
-    /// Milliseconds since 1970 UTC, as the wall clock said, right or wrong.
+    /// Milliseconds since 1970 UTC, as the box knew it then, right or wrong: the machine's wall clock, or what a platform
+    /// told.
     pub wall_ms: i64,
     pub trust: ClockTrust,
 }

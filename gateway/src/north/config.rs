@@ -31,6 +31,10 @@ pub struct UplinkConfig {
     pub cert_file: Option<PathBuf>,
     /// Client private key, PEM.
     pub key_file: Option<PathBuf>,
+    /// Whether this platform may tell the time (NTP is often blocked). One platform alone is believed only while the box
+    /// does not know the time; see "Time" in docs/platform.
+    #[serde(default = "default_time")]
+    pub time: bool,
     /// When a record counts as delivered.
     #[serde(default)]
     #[schemars(extend("default" = "broker"))]
@@ -122,6 +126,10 @@ impl Default for Pacing {
             refusal_tries: 5,
         }
     }
+}
+
+const fn default_time() -> bool {
+    true
 }
 
 fn default_root() -> String {

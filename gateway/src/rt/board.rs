@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::clock::ClockSource;
 use crate::model::ids::{BusName, DeviceId, UplinkName};
 use crate::model::record::Class;
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{ClockTrust, Stamp};
 
 /// State of a supervised unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,19 @@ pub struct StoreStatus {
     pub trouble: Option<String>,
 }
 
+/// The clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// How far wall time is trusted; none before the first look.
+    pub trust: Option<ClockTrust>,
+    /// What it is taken from.
+    pub source: ClockSource,
+    /// Milliseconds since 1970 = monotonic milliseconds + this.
+    pub offset_ms: i64,
+    /// Monotonic milliseconds of the last recorded change, if this process saw one.
+    pub changed_mono_ms: Option<u64>,
+}
+
 /// A copy of the whole board.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -102,6 +116,8 @@ pub struct Snapshot {
     pub devices: BTreeMap<DeviceId, DeviceStatus>,
     pub uplinks: BTreeMap<UplinkName, UplinkStatus>,
     pub store: StoreStatus,
+    #[serde(default)]
+    pub clock: ClockStatus,
 }
 
 /// The board itself.

@@ -4,6 +4,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::model::record::Class;
 use crate::model::refusal::Refusal;
+use crate::model::stamp::ClockTrust;
 
 /// All counters. One instance a process, shared by reference counting.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Metrics {
     restarts: IntCounterVec,
     memory: IntGaugeVec,
     volatile: IntCounterVec,
+    clock_trust: IntGaugeVec,
+    clock_changes: IntCounterVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -80,6 +83,13 @@ impl Metrics {
                 &["what"],
             ),
             restarts: counter(r, "unit_restarts_total", "Units restarted", &["unit"]),
+            clock_trust: gauge(
+                r,
+                "clock_trust",
+                "How far the clock is trusted: 0 none, 1 rtc, 2 platform, 3 ntp",
+                &[],
+            ),
+            clock_changes: counter(r, "clock_changes_total", "Recorded changes of the clock", &["source"]),
             registry,
         }
     }
@@ -135,6 +145,22 @@ impl Metrics {
     /// A platform answered `count` publishes with this reason code instead of success.
     pub fn answered(&self, uplink: &str, code: u8, count: u64) {
         self.answers.with_label_values(&[uplink, &format!("0x{code:02x}")]).inc_by(count);
+    }
+
+    pub fn set_clock_trust(&self, trust: ClockTrust) {
+        let level = match trust {
+            ClockTrust::None => 0,
+            ClockTrust::Rtc => 1,
+            ClockTrust::Platform => 2,
+            ClockTrust::Ntp => 3,
+        };
+        let none: [&str; 0] = [];
+        self.clock_trust.with_label_values(&none).set(level);
+    }
+
+    /// The clock has changed, and is now taken from `source`.
+    pub fn clock_changed(&self, source: &str) {
+        self.clock_changes.with_label_values(&[source]).inc();
     }
 
     pub fn restarted(&self, unit: &str) {

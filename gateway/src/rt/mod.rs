@@ -3,7 +3,12 @@
 
 pub mod backoff;
 pub mod board;
+pub mod certificates;
+pub mod chrony;
 pub mod clock;
 pub mod echo;
+pub mod keeper;
 pub mod metrics;
 pub mod supervise;
+pub mod timekeeping;
+pub mod timesource;

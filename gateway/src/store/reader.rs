@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::model::clock::Clocks;
 use crate::model::cursor::Cursors;
 use crate::model::ids::{Seq, UplinkName};
 use crate::model::record::{Class, Record, Severity};
 
 use super::error::{StoreError, sql, sql_is_damage};
 use super::heads::Heads;
-use super::row::{Epochs, Read, decode, int, number, rank, select};
+use super::row::{Epochs, Read, clocks, decode, int, last_ntp_ms, number, rank, select};
 use super::schema;
 use super::stage::load_heads;
 use super::witness::JOURNAL;
@@ -126,6 +127,20 @@ impl Reader {
     /// The first number of the epoch that `seq` belongs to.
     pub fn epoch_start(&self, class: Class, seq: Seq) -> Result<Seq, StoreError> {
         self.snapshot(|conn| Ok(Epochs::load(conn)?.start(class, seq)))
+    }
+
+    /// What the clock records say of each boot, and the last time that was confirmed: by a clock record, or by one of the
+    /// last records stamped under NTP.
+    pub fn clocks(&self) -> Result<Clocks, StoreError> {
+        self.snapshot(|conn| {
+            let mut clocks = clocks(conn)?;
+            if let Some(wall_ms) = last_ntp_ms(conn)?
+                && clocks.confirmed_ms().is_none_or(|known_ms| known_ms < wall_ms)
+            {
+                clocks.confirm(wall_ms);
+            }
+            Ok(clocks)
+        })
     }
 
     /// Where an uplink stood when it was last stored; none for a new one.

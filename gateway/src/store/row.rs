@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
+use crate::model::clock::Clocks;
 use crate::model::ids::{BootId, Epoch, Pos, Seq};
 use crate::model::limits::RECORD_BODY_BYTES_MAX;
 use crate::model::record::{Alarm, Body, Category, Class, Draft, Record, Severity, Value};
@@ -184,6 +185,31 @@ fn columns(class: Class, seq: Seq, row: &Row<'_>, epochs: &Epochs) -> Result<(Re
     let test = row.get::<_, i64>(6).map_err(text)? != 0;
     let epoch = epochs.of(class, seq).ok_or("it belongs to no epoch")?;
     Ok((Record { pos, epoch, class, seq, at, test, body }, json.len()))
+}
+
+/// The row of `meta` with what clock records say of each boot.
+pub(super) const CLOCKS: &str = "clocks";
+
+/// What clock records say of each boot. What cannot be read is as good as nothing: the next record makes it anew.
+pub(super) fn clocks(conn: &Connection) -> rusqlite::Result<Clocks> {
+    let json: Option<String> = conn
+        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+        .query_row([CLOCKS], |row| row.get(0))
+        .optional()?;
+    Ok(json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default())
+}
+
+/// The latest wall time among the last records of each class that NTP vouched for.
+pub(super) fn last_ntp_ms(conn: &Connection) -> rusqlite::Result<Option<i64>> {
+    let mut latest = None;
+    for class in Class::ALL {
+        let sql = format!("SELECT wall_ms, trust FROM {} ORDER BY seq DESC LIMIT 1", class.as_str());
+        let last: Option<(i64, i64)> =
+            conn.prepare_cached(&sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let wall_ms = last.filter(|(_, trust)| *trust == trust_code(ClockTrust::Ntp)).map(|(wall_ms, _)| wall_ms);
+        latest = latest.max(wall_ms);
+    }
+    Ok(latest)
 }
 
 /// The epochs of the file, oldest first.

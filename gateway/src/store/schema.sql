@@ -4,7 +4,8 @@
 -- The aim of its shape: a commit of one record writes one page. So the record tables have no index beside the row
 -- id, numbers are found again from the last rows, and what changes seldom stands in tables of its own.
 
--- Facts about the file: machine (hash of the machine id), conn_floor (no connection number at or below it).
+-- Facts about the file: machine (hash of the machine id), conn_floor (no connection number at or below it), clocks
+-- (JSON of model::clock::Clocks, changed in the commit of each clock record).
 CREATE TABLE meta (
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::model::clock::ClockChange;
 use crate::model::cursor::Cursors;
 use crate::model::ids::{BootId, Epoch, Pos, Seq, UplinkName};
 use crate::model::journal::{Committed, Fold};
@@ -187,6 +188,16 @@ impl<'a> Stage<'a> {
         Ok(Committed { last_pos: self.state.heads.pos, repeated })
     }
 
+    /// A clock record also changes what is known of its boot: the records may be forgotten, this is kept.
+    fn note_clock(&mut self, draft: &Draft) -> rusqlite::Result<()> {
+        let Some(change) = ClockChange::read(&draft.at, &draft.body) else { return Ok(()) };
+        let mut clocks = row::clocks(self.conn)?;
+        clocks.note(&change);
+        let json = serde_json::to_string(&clocks)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        self.set_meta(row::CLOCKS, &json)
+    }
+
     /// The row of a boot id, made if it is new.
     fn boot(&mut self, boot: &BootId) -> rusqlite::Result<i64> {
         if let Some(id) = self.state.boots.get(boot) {
@@ -314,6 +325,7 @@ impl Sink for Stage<'_> {
         self.state.heads.last[class] = seq;
         self.state.heads.pos = pos;
         self.tally.stored[class] = self.tally.stored[class].saturating_add(1);
+        self.note_clock(&draft)?;
         let Draft { at, test, body, .. } = draft;
         Ok(Record { pos, epoch: self.state.heads.epoch, class, seq, at, test, body })
     }

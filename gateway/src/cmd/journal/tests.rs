@@ -94,11 +94,49 @@ fn export_writes_csv_to_a_new_file_only() {
     assert_eq!(table.headers().unwrap().iter().collect::<Vec<_>>(), super::COLUMNS);
     let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 6);
-    assert_eq!((&rows[4][11], &rows[4][12], &rows[4][13]), ("critical", "b2", "button.pressed"));
-    let body: serde_json::Value = serde_json::from_str(&rows[4][14]).unwrap();
+    assert_eq!((&rows[4][11], &rows[4][12], &rows[4][15]), ("critical", "b2", "button.pressed"));
+    let body: serde_json::Value = serde_json::from_str(&rows[4][16]).unwrap();
     assert_eq!(body["event"]["params"]["n"], 5);
     let again = format!("{:#}", call(&dir, &words, &mut Vec::new()).unwrap_err());
     assert!(again.contains("could not create"), "{again}");
+}
+
+#[test]
+fn time_that_is_known_later_is_shown_beside_the_stamp() {
+    use crate::model::clock::{ClockChange, ClockSource};
+    use crate::model::stamp::ClockTrust;
+
+    let (dir, clock, mut core) = journal();
+    clock.set_trust(ClockTrust::None);
+    clock.jump_wall_ms(-clock.now().wall_ms);
+    core.append(vec![event(&clock, "b1", 7, None)]).unwrap();
+    assert!(text(&dir, "tail -n 1").starts_with("1970-01-01T00:00:00.000Z?"));
+    clock.jump_wall_ms(1_795_327_200_000);
+    clock.set_trust(ClockTrust::Ntp);
+    let change = ClockChange {
+        at: clock.now(),
+        source: ClockSource::Timesyncd,
+        confirmed: true,
+        before: None,
+        jumped_ms: 0,
+        withdrawn: false,
+        uplink: None,
+    };
+    core.append(vec![change.draft()]).unwrap();
+    let shown = text(&dir, "tail -n 2");
+    assert!(shown.starts_with("2026-11-22T06:00:00.000Z~"), "{shown}");
+    assert!(shown.lines().last().unwrap().starts_with("2026-11-22T06:00:00.000Z "), "{shown}");
+    let lines: Vec<serde_json::Value> =
+        text(&dir, "export").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[6]["time"], "1970-01-01T00:00:00.000Z", "the stamp stays");
+    let derived = serde_json::json!({ "time": "2026-11-22T06:00:00.000Z", "trust": "ntp" });
+    assert_eq!(lines[6]["derived"], derived);
+    assert_eq!(lines[7].get("derived"), None);
+    let table = text(&dir, "export --format csv");
+    let mut table = csv::Reader::from_reader(table.as_bytes());
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    assert_eq!((&rows[6][13], &rows[6][14]), ("2026-11-22T06:00:00.000Z", "ntp"));
+    assert_eq!((&rows[7][13], &rows[7][14]), ("", ""));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Frame;
 use super::wire::{Millis, Open, Sequence};
 use crate::model::ids::Epoch;
 use crate::model::record::Class;
@@ -151,8 +152,8 @@ impl Label {
     }
 
     /// A record's envelope.
-    pub(super) fn sequenced<D>(self, at: &Stamp, now: &Stamp, place: Link, data: D) -> Sequenced<D> {
-        let age = at.age_ms(now).and_then(|age| u32::try_from(age.min(AGE_MS_MAX)).ok());
+    pub(super) fn sequenced<D>(self, at: &Stamp, frame: &Frame<'_>, place: Link, data: D) -> Sequenced<D> {
+        let age = frame.clocks.age_ms(at, frame.now).and_then(|age| u32::try_from(age.min(AGE_MS_MAX)).ok());
         Sequenced {
             specversion: SPECVERSION.to_owned(),
             source: self.source(),

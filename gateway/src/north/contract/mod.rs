@@ -25,13 +25,14 @@ mod tests;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::model::clock::Clocks;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::stamp::Stamp;
 
 pub use down::{Command, Down, Issued, Receipt, Stream, TimeAnswer, answer_to_refused, parse_down};
 pub use records::{record_message, telemetry_message, volatile_message};
 pub use status::{
-    BootClock, ClassState, ClockState, CommandResult, OpenAlarm, Outcome, SnapshotData, StateData,
+    BootClock, CORRECTIONS_MAX, ClassState, ClockState, CommandResult, OpenAlarm, Outcome, SnapshotData, StateData,
     StateReason, command_result, snapshot_pages, state_message, will_message,
 };
 pub use topics::Topics;
@@ -57,6 +58,8 @@ pub struct Frame<'a> {
     pub compound: &'a str,
     /// The moment of sending.
     pub now: &'a Stamp,
+    /// What is known of each boot's wall time: for ages. Stamps are told as they were made.
+    pub clocks: &'a Clocks,
     /// What this uplink may see.
     pub view: &'a View,
 }

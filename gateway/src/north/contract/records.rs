@@ -51,7 +51,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
         Body::Alarm(alarm) => {
             let message = label(record, schema::ALARM, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 place,
                 alarm_data(alarm, frame),
             );
@@ -60,7 +60,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
         Body::Event(event) => {
             let message = label(record, schema::EVENT, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 place,
                 event_data(event, frame),
             );
@@ -79,7 +79,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
             };
             let message = label(record, schema::GAP, frame).sequenced(
                 &record.at,
-                frame.now,
+                frame,
                 place,
                 data,
             );
@@ -202,7 +202,7 @@ fn encode(
     let mut label = label(last, schema::TELEMETRY, frame);
     label.id = format!("{}-telemetry-{}-{}", first.epoch, first.seq, last.seq);
     let data = Batch { compound: frame.compound, records };
-    let message = label.sequenced(&last.at, frame.now, link(last, previous, replay), data);
+    let message = label.sequenced(&last.at, frame, link(last, previous, replay), data);
     let topics = frame.topics;
     let topic = if replay { topics.history_telemetry(last.test) } else { topics.telemetry(last.test) };
     outgoing(topic, false, &message)

@@ -35,7 +35,7 @@ pub enum StateReason {
     Connected,
     /// The pending ranges have changed.
     Progress,
-    /// The clock was mended.
+    /// The clock was mended, or the time is asked for (`clock.nonce`), or no longer.
     Clock,
     /// Another state stood on the topic: a late will, or a second box under this name.
     Corrected,

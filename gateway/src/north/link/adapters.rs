@@ -1,21 +1,24 @@
 //! The engine's two windows to the world: records out of the store, words out of the contract.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::model::clock::Clocks;
 use crate::model::cursor::Head;
 use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Class, GapReason, Record};
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
 use crate::north::contract::{
-    self, ClockState, Frame, Outgoing, SnapshotData, StateData, StateReason, Topics, View,
+    self, BootClock, ClockState, Frame, Outgoing, SnapshotData, StateData, StateReason, Topics, View,
 };
 use crate::north::engine::{Read, Source, SourceError, Standing, Unsendable, Wording};
+use crate::rt::clock::SharedClock;
 use crate::store::{Heads, Reader, Store, StoreError, Volatile};
 
+use super::asking::Asking;
 use super::lookback::{Lookback, Looked};
 
 /// Records that a backward search reads at once.
@@ -181,14 +184,33 @@ pub(super) struct ContractWording {
     pub(super) delivery: Delivery,
     pub(super) started: Stamp,
     pub(super) commands: Vec<String>,
+    pub(super) clock: SharedClock,
+    /// Shared with the shell, which hears the answers.
+    pub(super) asking: Arc<Mutex<Asking>>,
+}
+
+/// A panic while the lock was held leaves a whole question behind.
+pub(super) fn lock(asking: &Mutex<Asking>) -> MutexGuard<'_, Asking> {
+    asking.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ContractWording {
-    pub(super) fn frame<'a>(&'a self, now: &'a Stamp) -> Frame<'a> {
-        Frame { topics: &self.topics, compound: &self.compound, now, view: &self.view }
+    pub(super) fn frame<'a>(&'a self, now: &'a Stamp, clocks: &'a Clocks) -> Frame<'a> {
+        Frame { topics: &self.topics, compound: &self.compound, now, clocks, view: &self.view }
     }
 
-    fn state_data(&self, standing: &Standing) -> StateData {
+    fn clock_state(&self, standing: &Standing, now: &Stamp, clocks: &Clocks) -> ClockState {
+        let corrections = clocks.corrections(&now.boot).take(contract::CORRECTIONS_MAX).map(|known| BootClock {
+            boot: known.boot.clone(),
+            offset_ms: known.best.offset_ms,
+            trust: known.best.trust,
+        });
+        let wanted = standing.online && self.clock.wants_time();
+        let nonce = if standing.online { lock(&self.asking).nonce(wanted, now.mono_ms) } else { None };
+        ClockState { corrections: corrections.collect(), nonce }
+    }
+
+    fn state_data(&self, standing: &Standing, now: &Stamp, clocks: &Clocks) -> StateData {
         StateData {
             conn: standing.conn,
             rev: standing.rev,
@@ -197,7 +219,7 @@ impl ContractWording {
             reason: standing.reason,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started.clone(),
-            clock: ClockState::default(),
+            clock: self.clock_state(standing, now, clocks),
             classes: standing.classes.clone(),
             delivery: self.delivery,
             commands: self.commands.clone(),
@@ -215,7 +237,8 @@ impl ContractWording {
             classes: BTreeMap::new(),
             last: BTreeMap::new(),
         };
-        contract::will_message(&self.state_data(&standing), &self.frame(now))
+        let clocks = self.clock.clocks();
+        contract::will_message(&self.state_data(&standing, now, &clocks), &self.frame(now, &clocks))
     }
 }
 
@@ -239,11 +262,14 @@ impl Wording for ContractWording {
         replay: bool,
         now: &Stamp,
     ) -> Result<Outgoing, Unsendable> {
-        contract::record_message(record, previous, replay, &self.frame(now)).map_err(|why| unsendable(&why))
+        let clocks = self.clock.clocks();
+        contract::record_message(record, previous, replay, &self.frame(now, &clocks))
+            .map_err(|why| unsendable(&why))
     }
 
     fn volatile(&self, record: &Record, now: &Stamp) -> Result<Outgoing, Unsendable> {
-        contract::volatile_message(record, &self.frame(now)).map_err(|why| unsendable(&why))
+        let clocks = self.clock.clocks();
+        contract::volatile_message(record, &self.frame(now, &clocks)).map_err(|why| unsendable(&why))
     }
 
     fn telemetry(
@@ -253,12 +279,14 @@ impl Wording for ContractWording {
         replay: bool,
         now: &Stamp,
     ) -> Result<(Outgoing, usize), Unsendable> {
-        contract::telemetry_message(records, previous, replay, &self.frame(now))
+        let clocks = self.clock.clocks();
+        contract::telemetry_message(records, previous, replay, &self.frame(now, &clocks))
             .map_err(|why| unsendable(&why))
     }
 
     fn state(&self, standing: &Standing, now: &Stamp) -> Outgoing {
-        contract::state_message(&self.state_data(standing), &self.frame(now))
+        let clocks = self.clock.clocks();
+        contract::state_message(&self.state_data(standing, now, &clocks), &self.frame(now, &clocks))
     }
 
     fn snapshot(&self, standing: &Standing, now: &Stamp) -> Vec<Outgoing> {
@@ -270,6 +298,6 @@ impl Wording for ContractWording {
             // Nothing raises alarms yet, so none is open.
             alarms: Vec::new(),
         };
-        contract::snapshot_pages(&snapshot, &self.frame(now))
+        contract::snapshot_pages(&snapshot, &self.frame(now, &self.clock.clocks()))
     }
 }

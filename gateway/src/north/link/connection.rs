@@ -439,11 +439,7 @@ impl Connection<'_> {
                 };
                 shell.engine.receipt(receipt.epoch, receipt.class, kind, receipt.upto);
             }
-            Ok(Down::Time(_)) => {
-                let uplink = shell.parts.uplink.as_str();
-                shell.parts.metrics.refused(uplink, Refusal::TimeUnasked);
-                debug!(uplink, "the platform tells a time nobody asked for");
-            }
+            Ok(Down::Time(answer)) => shell.take_time(&answer),
             Err(refused) => {
                 shell.parts.metrics.refused(shell.parts.uplink.as_str(), refused.0);
                 if let Some(more) = shell.echo.tell(refused.0.as_str(), shell.parts.clock.mono_ms()) {

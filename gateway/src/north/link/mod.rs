@@ -7,6 +7,7 @@
 //! (`block_in_place`); queues are bounded by the engine's window.
 
 pub(in crate::north) mod adapters;
+mod asking;
 mod connection;
 mod lookback;
 mod options;
@@ -16,7 +17,7 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,7 @@ use crate::rt::metrics::Metrics;
 use crate::store::{Store, StoreError};
 
 use adapters::{ContractWording, StoreSource};
+use asking::Asking;
 use reconnect::Outage;
 use shell::{Came, Shell};
 
@@ -152,6 +154,8 @@ impl Link {
             delivery: parts.config.delivery,
             started: parts.started.clone(),
             commands: commands::names(),
+            clock: Arc::clone(&parts.clock),
+            asking: Arc::new(Mutex::new(Asking::new(parts.config.time))),
         };
         let openings = parts.store.openings();
         let source = StoreSource::of(&parts.store);

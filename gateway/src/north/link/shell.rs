@@ -24,7 +24,7 @@ use crate::rt::echo::Echo;
 use crate::store::CommandSlot;
 
 use super::Parts;
-use super::adapters::{ContractWording, StoreSource};
+use super::adapters::{self, ContractWording, StoreSource};
 
 /// Events of the uplink that wait for the journal at once. More are dropped and counted.
 const EVENTS_AT_ONCE: usize = 8;
@@ -96,6 +96,9 @@ pub(super) struct Shell {
     pub(super) spoke_as: Option<Epoch>,
     /// How often another epoch's state stood where ours had been.
     foreign_met: u32,
+    /// The changes of the clock that the last state knew.
+    pub(super) clock_changes: u64,
+    pub(super) dispute_told_ms: Option<u64>,
 }
 
 /// Runs short blocking work without stalling the runtime's other tasks, where the runtime allows it.
@@ -136,6 +139,8 @@ impl Shell {
             duplicate_told_ms: None,
             spoke_as: None,
             foreign_met: 0,
+            clock_changes: 0,
+            dispute_told_ms: None,
         }
     }
 
@@ -151,6 +156,7 @@ impl Shell {
     /// One step of the engine. What concerns the journal is set going here; publishes and a cut are the caller's.
     pub(super) async fn step(&mut self) -> Actions {
         let now = self.now();
+        let asks_at_ms = self.tend_clock(now.mono_ms);
         let (engine, source) = (&mut self.engine, &mut self.source);
         let mut actions = blocking(|| engine.step(&now, source));
         // Where nothing could be read, nothing is known that could be saved.
@@ -178,7 +184,8 @@ impl Shell {
         for draft in std::mem::take(&mut actions.events) {
             self.tell(draft);
         }
-        let wait_ms = actions.wake_at_ms.map_or(SLEEP_MS_MAX, |at_ms| at_ms.saturating_sub(now.mono_ms));
+        let wake_at_ms = actions.wake_at_ms.into_iter().chain(asks_at_ms).min();
+        let wait_ms = wake_at_ms.map_or(SLEEP_MS_MAX, |at_ms| at_ms.saturating_sub(now.mono_ms));
         self.wake_at = Instant::now() + Duration::from_millis(wait_ms.min(SLEEP_MS_MAX));
         self.show(now.mono_ms, false);
         actions
@@ -267,7 +274,8 @@ impl Shell {
     /// Sends an answer, if there is a connection to send it on; a platform repeats a command until it has one.
     pub(super) fn answer(&mut self, result: &CommandResult) {
         let now = self.now();
-        let message = command_result(result, &self.wording.frame(&now));
+        let clocks = self.parts.clock.clocks();
+        let message = command_result(result, &self.wording.frame(&now, &clocks));
         self.engine.say(message);
     }
 
@@ -388,6 +396,9 @@ impl Shell {
 
     /// A connection stands.
     pub(super) fn begin_connection(&mut self, now_ms: u64) {
+        // The first state will tell and ask.
+        self.clock_changes = self.parts.clock.changes();
+        adapters::lock(&self.wording.asking).connected();
         self.connected = true;
         self.up = Some(UpSince { at_ms: now_ms, delivered: false });
     }

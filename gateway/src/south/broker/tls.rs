@@ -2,20 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rmqtt::net::TlsCertExtractor;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::config::BrokerTls;
+use crate::rt::certificates::{CertificateClock, PatientClientVerifier};
 use crate::rt::clock::SharedClock;
 
 /// What is wrong with the files of a TLS listener.
@@ -27,20 +26,6 @@ pub enum TlsError {
     Server(rustls::Error),
     #[error("the authority of the clients cannot be used: {0}")]
     Authority(String),
-}
-
-/// 2026-01-01, in seconds: a box without a battery clock boots in 1970, and no certificate of ours is older.
-const DATE_FLOOR_S: u64 = 1_767_225_600;
-
-/// Certificates are judged at the wall clock, but never before the software was made (promise G8).
-#[derive(Debug)]
-struct Today(SharedClock);
-
-impl TimeProvider for Today {
-    fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.0.now().wall_ms / 1_000).unwrap_or(0);
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds.max(DATE_FLOOR_S))))
-    }
 }
 
 /// Reads the files and makes the acceptor.
@@ -62,7 +47,9 @@ pub(super) fn acceptor(config: &BrokerTls, clock: &SharedClock) -> Result<TlsAcc
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| TlsError::Authority(error.to_string()))?;
-    let server = ServerConfig::builder_with_details(provider, Arc::new(Today(Arc::clone(clock))))
+    let clients = Arc::new(PatientClientVerifier { inner: clients, clock: Arc::clone(clock) });
+    let judge = Arc::new(CertificateClock(Arc::clone(clock)));
+    let server = ServerConfig::builder_with_details(provider, judge)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Server)?
         .with_client_cert_verifier(clients)

@@ -1,5 +1,6 @@
 //! The journal against what it promises: a model with faults, images of crashes, damage, copies, the writer's thread.
 
+mod clocks;
 mod commits;
 mod crash;
 mod faults;

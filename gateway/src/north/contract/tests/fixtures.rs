@@ -7,6 +7,7 @@ use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, DeviceId, Epoch, GatewayName, PointName, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::*;
+use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 
@@ -171,6 +172,27 @@ pub(in crate::north::contract) fn state() -> StateData {
     }
 }
 
+/// NTP has come while the box runs, and the platform may stop telling the time.
+pub(in crate::north::contract) fn clock_state() -> StateData {
+    let clock = ClockState { nonce: None, ..state().clock };
+    StateData { rev: 7, reason: StateReason::Clock, clock, ..state() }
+}
+
+pub(in crate::north::contract) fn clock_changed(seq: u64) -> Record {
+    let at = stamp(400);
+    let change = ClockChange {
+        before: Some(Reckoning { offset_ms: 0, trust: ClockTrust::None }),
+        source: ClockSource::Timesyncd,
+        confirmed: true,
+        jumped_ms: crate::model::clock::offset_ms(&at),
+        withdrawn: false,
+        uplink: None,
+        at,
+    };
+    let draft = change.draft();
+    record(seq, draft.at, draft.body)
+}
+
 pub(in crate::north::contract) fn snapshot(alarms: usize) -> SnapshotData {
     let alarms = (0..alarms).map(|index| {
         let seq = 17 + index as u64;
@@ -212,5 +234,5 @@ pub(in crate::north::contract) fn framed<T>(
     with: impl FnOnce(&Frame<'_>) -> T,
 ) -> T {
     let topics = topics();
-    with(&Frame { topics: &topics, compound: COMPOUND, now, view })
+    with(&Frame { topics: &topics, compound: COMPOUND, now, clocks: &Clocks::default(), view })
 }

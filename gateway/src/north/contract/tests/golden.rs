@@ -51,6 +51,8 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
             ("telemetry", batch),
             ("telemetry-history", history),
             ("command-result", command_result(&f::result(), frame)),
+            ("event-clock-changed", send(&f::clock_changed(1_305), 1_304, false)),
+            ("state-clock", state_message(&f::clock_state(), frame)),
         ])
     })
 }
@@ -72,6 +74,8 @@ const TOPICS: [(&str, &str, bool); 15] = [
     ("telemetry", "up/telemetry", false),
     ("telemetry-history", "up/history/telemetry", false),
     ("command-result", "up/command/result", false),
+    ("event-clock-changed", "up/event/device", false),
+    ("state-clock", "up/state", true),
 ];
 
 #[test]

@@ -9,7 +9,8 @@ use crate::model::cursor::SeqRange;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::record::*;
 use crate::model::refusal::Refusal;
-use crate::model::stamp::ClockTrust;
+use crate::model::clock::{ClockChange, ClockSource, Clocks};
+use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Filter, PlaceField};
 
 fn view(filter: &Filter) -> View {
@@ -127,6 +128,36 @@ fn time_is_told_only_when_the_clock_is_trusted() {
         record.at.wall_ms = wall_ms;
         assert_eq!(sent(&View::open(&f::uplink()), &record).get("time"), None, "{wall_ms}");
     }
+}
+
+/// A record is told as it was stamped, whatever is known by now; only its age gets better.
+#[test]
+fn a_clock_that_was_mended_later_gives_an_age_and_changes_no_stamp() {
+    let mut record = f::event(1, 0);
+    record.at = f::stamp_1970();
+    record.at.boot = crate::model::ids::BootId("f".repeat(32).into());
+    let (view, now, topics) = (View::open(&f::uplink()), f::stamp(0), f::topics());
+    let say = |clocks: &Clocks| {
+        let frame = Frame { topics: &topics, compound: "c", now: &now, clocks, view: &view };
+        json(&record_message(&record, 0, true, &frame).unwrap())
+    };
+    let before = say(&Clocks::default());
+    let mut clocks = Clocks::default();
+    let happened_ms = now.wall_ms - 3_000;
+    let offset_ms = happened_ms - i64::try_from(record.at.mono_ms).unwrap();
+    clocks.note(&ClockChange {
+        at: Stamp { wall_ms: 60_000 + offset_ms, mono_ms: 60_000, trust: ClockTrust::Platform, ..record.at.clone() },
+        source: ClockSource::Platform,
+        confirmed: false,
+        before: None,
+        jumped_ms: 0,
+        withdrawn: false,
+        uplink: None,
+    });
+    let mut after = say(&clocks);
+    assert_eq!(after["age"], 3_000);
+    after.as_object_mut().unwrap().remove("age");
+    assert_eq!(after, before);
 }
 
 #[test]

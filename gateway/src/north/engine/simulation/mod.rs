@@ -4,6 +4,7 @@
 //! find, or covered by a gap record; looked at with each crash and at the end. `GATEHOUSE_SEED=n` runs one seed,
 //! `GATEHOUSE_SEEDS=n` the first n.
 
+mod clocks;
 mod commits;
 mod drafts;
 mod faults;
@@ -17,7 +18,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::ids::{Seq, UplinkName};
+use crate::model::clock::offset_ms;
+use crate::model::ids::{BootId, Seq, UplinkName};
 use crate::model::record::{Body, Class};
 use crate::model::stamp::Stamp;
 use crate::north::config::{Delivery, Pacing};
@@ -26,6 +28,7 @@ use crate::store::{Answer, Op};
 
 use super::stream::Kind;
 use super::{Engine, Session, Settings};
+use clocks::Machine;
 use commits::Waiter;
 pub(super) use drafts::draft;
 use faults::Faults;
@@ -76,6 +79,11 @@ struct World<J> {
     /// Commits that failed, and those of them that happened all the same.
     refused: u32,
     late: u32,
+    /// The machine with its wrong clocks, and by boot the true wall time less monotonic time.
+    machine: Machine,
+    truths: BTreeMap<BootId, i64>,
+    clock_records: u64,
+    mended: u64,
 }
 
 fn settings(rng: &mut fastrand::Rng, receipt: bool) -> Settings {
@@ -103,6 +111,7 @@ impl<J: Journal> World<J> {
         let settings = settings(&mut rng, receipt);
         let clock = Arc::new(ManualClock::new());
         let mut journal = J::begin(&clock);
+        let truths = BTreeMap::from([(clock.now().boot, offset_ms(&clock.now()))]);
         let engine = engine(&settings, &wording, &mut journal, &mut rng);
         let mut faults = Faults::drawn(&mut rng, receipt);
         faults.crash += J::CRASHES_MORE;
@@ -110,6 +119,10 @@ impl<J: Journal> World<J> {
         Self {
             seed,
             rng,
+            machine: Machine::new(&clock),
+            truths,
+            clock_records: 0,
+            mended: 0,
             clock,
             journal,
             platform,
@@ -145,10 +158,8 @@ impl<J: Journal> World<J> {
     /// One turn: time passes, something may break, messages arrive, the engine works.
     fn turn(&mut self, making: bool) {
         let idle_ms = self.rng.u64(1..400);
-        self.clock.advance_ms(idle_ms);
-        if self.rng.u8(0..50) == 0 {
-            self.clock.jump_wall_ms(self.rng.i64(-4_000_000_000..4_000_000_000));
-        }
+        self.pass_ms(idle_ms);
+        self.tend_clock();
         if making {
             self.make_records();
         }
@@ -207,6 +218,11 @@ impl<J: Journal> World<J> {
         }
         let moved = self.chance(self.faults.fork * 50);
         self.journal.crash(&ops, moved, &mut self.rng);
+        let reboot = self.rng.u8(0..3) == 0;
+        self.start_clock(reboot);
+        if reboot {
+            self.reconnect_at_ms = self.clock.mono_ms() + self.rng.u64(0..8_000);
+        }
         self.check_nothing_lost();
         self.engine = engine(&self.settings, &self.wording, &mut self.journal, &mut self.rng);
         self.wake_at_ms = None;
@@ -377,7 +393,7 @@ impl<J: Journal> World<J> {
                 self.engine.trouble()
             );
             if let Some(wake_at_ms) = self.wake_at_ms.filter(|_| self.wire.is_empty() && self.connected) {
-                self.clock.advance_ms(wake_at_ms.saturating_sub(now_ms));
+                self.pass_ms(wake_at_ms.saturating_sub(now_ms));
             }
         }
         self.commit();
@@ -412,6 +428,7 @@ fn run<J: Journal>(seed: u64, turns: u32) -> World<J> {
     world.check_nothing_lost();
     world.check_delivered();
     world.check_chain();
+    world.check_derived_time();
     world
 }
 
@@ -421,22 +438,25 @@ fn run_all<J: Journal>(seeds: u64, turns: u32) {
         Some(seed) => vec![seed],
         None => (0..number("GATEHOUSE_SEEDS").unwrap_or(seeds)).collect(),
     };
-    let mut sums = [0; 6];
+    let mut sums = [0; 8];
     for seed in seeds {
         let world = run::<J>(seed, turns);
         let (kept, acknowledged) = (world.platform.kept.len() as u64, world.acknowledged.len() as u64);
         let faults = [world.crashes, world.refused, world.late].map(u64::from);
-        let counts = [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2]];
+        let [crashes, refused, late] = faults;
+        let (clocks, mended) = (world.clock_records, world.mended);
+        let duplicates = world.platform.duplicates;
+        let counts = [acknowledged, kept, duplicates, crashes, refused, late, clocks, mended];
         sums = std::array::from_fn(|place| sums[place] + counts[place]);
     }
-    let [acknowledged, kept, duplicates, crashes, refused, late] = sums;
+    let [acknowledged, kept, duplicates, crashes, refused, late, clocks, mended] = sums;
     println!(
         "{acknowledged} records acknowledged, {kept} kept by platforms, {duplicates} duplicates, {crashes} crashes, \
-         {refused} commits failed, {late} of them at their very end"
+         {refused} commits failed, {late} of them at their very end, {clocks} changes of the clock, {mended} times derived"
     );
     assert!(acknowledged > 0 && kept > 0);
     if number("GATEHOUSE_SEED").is_none() && number("GATEHOUSE_SEEDS").is_none() {
-        assert!(crashes > 0 && refused > 0 && late > 0, "something was not tried");
+        assert!(crashes > 0 && refused > 0 && late > 0 && clocks > 0 && mended > 0, "something was not tried");
     }
 }
 

@@ -17,9 +17,15 @@ use crate::model::record::{Body, Category, Class, DeviceRef, Draft, Event};
 use crate::north::config::{Pacing, UplinkConfig};
 use crate::rt::board::Board;
 use crate::rt::clock::{Clock, SystemClock};
+use crate::rt::keeper::{Battery, Evidence};
 use crate::rt::metrics::Metrics;
 use crate::store::{Options, Store, Synchronous};
 use broker::{Answer, Broker, Script};
+
+/// The machine's clock, as one that a host keeps.
+fn machine_clock() -> SystemClock {
+    SystemClock::new(Evidence { battery: Battery::Hosted, ntp: None })
+}
 
 struct Bench {
     broker: Broker,
@@ -46,7 +52,7 @@ impl Bench {
     async fn start(script: Script, pacing: Pacing, before: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
-        let clock = Arc::new(SystemClock::new());
+        let clock = Arc::new(machine_clock());
         let options = Options {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -107,7 +113,7 @@ impl Bench {
             params: BTreeMap::new(),
             text: None,
         };
-        let at = SystemClock::new().now();
+        let at = machine_clock().now();
         let draft = Draft { at, test: false, dedup: None, body: Body::Event(Box::new(event)) };
         self.store.append(vec![draft], Durability::Synced).await.unwrap();
     }
@@ -484,7 +490,7 @@ async fn a_broker_that_closes_at_the_first_record_is_not_run_against() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_uplink_that_was_never_up_is_down_since_it_began() {
-    let before_ms = SystemClock::new().mono_ms();
+    let before_ms = machine_clock().mono_ms();
     let script = Script { connack: vec![0x87], ..Script::default() };
     let mut bench = Bench::start(script, quick(), 1).await;
     bench.trouble_says("check `username`").await;
@@ -521,7 +527,7 @@ async fn a_replay_is_done_once_and_answered_each_time() {
     let first = bench.next_event().await;
     bench.settled().await;
     bench.broker.rest();
-    let now = SystemClock::new().now();
+    let now = machine_clock().now();
     let command = serde_json::json!({
         "id": "r-1", "command": "replay", "lifetime_s": 60, "operator": "platform", "reason": "hole",
         "issued": { "bootid": now.boot.0, "monotonic": now.mono_ms.to_string() },

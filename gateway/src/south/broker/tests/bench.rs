@@ -20,6 +20,7 @@ use crate::model::record::{Body, Draft};
 use crate::model::refusal::Refusal;
 use crate::rt::board::Board;
 use crate::rt::clock::SystemClock;
+use crate::rt::keeper::Evidence;
 use crate::rt::metrics::Metrics;
 use crate::south::broker::secrets::{Secret, write_secret};
 use crate::south::broker::{Bound, Broker, BrokerError, Deps, Setup};
@@ -155,7 +156,7 @@ impl Bench {
         let (metrics, board) = (Arc::new(Metrics::new()), Arc::new(Board::new()));
         let deps = Deps {
             journal: Arc::clone(&journal) as Arc<dyn Journal>,
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(SystemClock::new(Evidence::default())),
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
         };
