@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["model", "rt"]),
     ("north", &["model", "rt", "store"]),
     ("console", &["model", "rt", "store"]),
-    ("config", &["model", "rt", "south", "north"]),
+    ("config", &["model", "rt", "south", "north", "store"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

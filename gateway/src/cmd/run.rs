@@ -166,6 +166,10 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
         metrics: Arc::clone(&shared.metrics),
         board: Arc::clone(&shared.board),
         synchronous: Synchronous::from_env(),
+        keeping: Some(store::Keeping {
+            storage: loaded.settings.gateway.storage.clone(),
+            uplinks: loaded.settings.uplinks.keys().cloned().collect(),
+        }),
     };
     let (store, opened) = Store::open(dir, options, Box::new(NoFold))
         .with_context(|| format!("the journal in {} could not be opened", dir.display()))?;

@@ -33,6 +33,7 @@ use crate::north::config::UplinkConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
 use crate::south::profile::Profile;
+use crate::store::budget::StorageConfig;
 
 pub use docs::markdown;
 pub use report::{Also, FINDINGS_MAX, Finding, Report};
@@ -83,6 +84,9 @@ pub struct GatewayConfig {
     /// Address of `/metrics` and `/healthz`, loopback only; none if not given.
     #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub http: Option<SocketAddr>,
+    /// Room for the journal, and what is forgotten first.
+    #[serde(default)]
+    pub storage: StorageConfig,
 }
 
 /// `[buses.NAME.KIND]`: exactly one kind.

@@ -20,6 +20,7 @@ use crate::rt::clock::SharedClock;
 use super::dedup::{Rings, Touched};
 use super::error::{StoreError, sql};
 use super::heads::Heads;
+use super::keeper::Keeper;
 use super::op::{Answer, CommandSlot, Op};
 use super::open::{self, Opened, Site};
 use super::reader::Reader;
@@ -35,19 +36,20 @@ const CATCH_UP_BYTES: usize = 1024 * 1024;
 /// The journal of one data directory, open for writing.
 #[derive(Debug)]
 pub struct Core {
-    conn: Connection,
-    dir: PathBuf,
-    path: PathBuf,
+    pub(super) conn: Connection,
+    pub(super) dir: PathBuf,
+    pub(super) path: PathBuf,
     synchronous: Synchronous,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     fold: Box<dyn Fold>,
-    state: State,
+    pub(super) state: State,
     rings: Rings,
     witness: Witness,
     tally: Tally,
+    pub(super) keeper: Keeper,
     suspected: bool,
     /// The last commit failed, and it is not known yet what it has left.
-    doubtful: bool,
+    pub(super) doubtful: bool,
     _lock: Lock,
 }
 
@@ -94,6 +96,7 @@ impl Core {
             rings: ground.rings,
             witness: ground.witness,
             tally: Tally::default(),
+            keeper: Keeper::idle(),
             suspected: witness::suspicion(dir) > 0,
             doubtful: false,
             _lock: lock,
@@ -106,7 +109,20 @@ impl Core {
     ///
     /// An error that [is damage](StoreError::is_damage) is final for this process: the next one looks at the file
     /// closely. After any other, the same core can be used again.
+    ///
+    /// Where the disk is full the reserve is given up, and the ops are tried once more.
     pub fn commit(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
+        let before = self.state.heads;
+        match self.attempt(ops) {
+            Err(error) if self.keeper.struck(&error, &self.dir) => {
+                // What happened after all must not happen twice.
+                if self.resync().is_ok() && self.state.heads == before { self.attempt(ops) } else { Err(error) }
+            }
+            done => done,
+        }
+    }
+
+    fn attempt(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
         if self.doubtful {
             self.resync()?;
         }
@@ -145,7 +161,8 @@ impl Core {
                 Err(why) => Answer::Rejected(why),
             });
         }
-        let Stage { state, touched, tally, .. } = stage;
+        let Stage { mut state, touched, tally, .. } = stage;
+        state.sums.note_grown(&tx, &state.heads.last)?;
         tx.commit()?;
         Ok(Outcome { answers, state, touched, tally })
     }
@@ -183,7 +200,7 @@ impl Core {
     }
 
     /// Finds out what a failed commit has left.
-    fn resync(&mut self) -> Result<(), StoreError> {
+    pub(super) fn resync(&mut self) -> Result<(), StoreError> {
         if !self.conn.is_autocommit() {
             // A BEGIN or ROLLBACK that failed half-way left its transaction open.
             self.conn.execute_batch("ROLLBACK").map_err(sql("write", &self.path))?;

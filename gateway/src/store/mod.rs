@@ -3,20 +3,29 @@
 //!
 //! [`Core`] is the journal itself, synchronous and without threads. [`Store`] puts it on a thread of its own and is
 //! what the daemon shares; [`Reader`] reads beside it. Limits: `JOURNAL_QUEUE_MAX` ops wait,
-//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes.
+//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes, and [`budget`] bounds the whole.
 
+mod age;
+pub mod budget;
 mod core;
 mod dedup;
 mod error;
+mod forget;
 mod heads;
+mod house;
+mod keeper;
 mod notice;
 mod op;
 mod open;
 mod reader;
+mod reserve;
 mod row;
 mod schema;
 mod stage;
+mod thin;
+mod usage;
 mod walk;
+mod wants;
 mod witness;
 mod writer;
 
@@ -44,7 +53,9 @@ use crate::rt::metrics::Metrics;
 
 pub use self::core::Core;
 pub use self::error::StoreError;
+pub use self::forget::{Cause, Piece};
 pub use self::heads::Heads;
+pub use self::keeper::Rest;
 pub use self::op::{Answer, COMMAND_ID_BYTES_MAX, CommandSlot, OUTCOME_BYTES_MAX, Op};
 pub use self::open::{How, Opened};
 pub use self::reader::Reader;
@@ -62,6 +73,16 @@ pub struct Options {
     pub board: Arc<Board>,
     /// [`Synchronous::Full`], but for one test.
     pub synchronous: Synchronous,
+    /// Budgets; without them nothing is forgotten.
+    pub keeping: Option<Keeping>,
+}
+
+/// What is kept, and who is told of what is not.
+#[derive(Debug, Clone)]
+pub struct Keeping {
+    pub storage: budget::StorageConfig,
+    /// The uplinks that are configured.
+    pub uplinks: Vec<UplinkName>,
 }
 
 /// The journal of the running daemon: a handle that is cheap to clone. The last one dropped ends the writer as
@@ -87,7 +108,10 @@ impl Store {
     /// Fails if another process holds the directory, if a newer version made the file, or if the disk refuses.
     /// Damage is no failure: see [`How::Reset`].
     pub fn open(dir: &Path, options: Options, fold: Box<dyn Fold>) -> Result<(Self, Opened), StoreError> {
-        let (core, opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold)?;
+        let (mut core, opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold)?;
+        if let Some(Keeping { storage, uplinks }) = &options.keeping {
+            core.keep(storage, uplinks.clone());
+        }
         Ok((Self::start(dir, core, options)?, opened))
     }
 

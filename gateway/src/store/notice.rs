@@ -20,7 +20,7 @@ pub(super) fn reset(at: &Stamp, reason: &str, set_aside: Option<&Path>) -> Draft
             .to_owned(),
     };
     let params = [("reason", Some(cut(reason))), ("set_aside", kept)];
-    event(at, "store.reset", params, text)
+    event(at, ("store.reset", Severity::Critical), params, text)
 }
 
 /// The journal is an old copy, or stands on another machine: a new epoch was begun.
@@ -30,14 +30,40 @@ pub(super) fn restored(at: &Stamp, old: Epoch, reason: &str) -> Draft {
         en: "the journal is a restored copy or comes from another machine; a new epoch was begun".to_owned(),
     };
     let params = [("reason", Some(cut(reason))), ("old_epoch", Some(old.to_string()))];
-    event(at, "store.restored", params, text)
+    event(at, ("store.restored", Severity::Critical), params, text)
+}
+
+/// The disk is full: a commit failed for it (`struck`), or little is left.
+pub(super) fn full(at: &Stamp, struck: bool, free: u64, total: u64) -> Draft {
+    let text = Text {
+        zh: "磁盘已满,正在清理遥测数据;请检查其他程序占用的空间".to_owned(),
+        en: "the disk is full; telemetry is being forgotten; look for what else fills it".to_owned(),
+    };
+    let severity = if struck { Severity::Critical } else { Severity::Major };
+    event(at, ("store.full", severity), room_params(free, total), text)
+}
+
+/// The disk has room again.
+pub(super) fn room(at: &Stamp, free: u64, total: u64) -> Draft {
+    let text =
+        Text { zh: "磁盘空间已恢复".to_owned(), en: "the disk has room again".to_owned() };
+    event(at, ("store.room", Severity::Warning), room_params(free, total), text)
+}
+
+fn room_params(free: u64, total: u64) -> [(&'static str, Option<String>); 2] {
+    [("free_bytes", Some(free.to_string())), ("total_bytes", Some(total.to_string()))]
 }
 
 fn cut(text: &str) -> String {
     text.chars().take(REASON_CHARS_MAX).collect()
 }
 
-fn event<const N: usize>(at: &Stamp, name: &str, params: [(&str, Option<String>); N], text: Text) -> Draft {
+fn event<const N: usize>(
+    at: &Stamp,
+    (name, severity): (&str, Severity),
+    params: [(&str, Option<String>); N],
+    text: Text,
+) -> Draft {
     let params: BTreeMap<String, Value> = params
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), Value::Text(value?.into()))))
@@ -53,7 +79,7 @@ fn event<const N: usize>(at: &Stamp, name: &str, params: [(&str, Option<String>)
         place: Place::default(),
         category: Category::Device,
         name: name.to_owned(),
-        severity: Some(Severity::Critical),
+        severity: Some(severity),
         params,
         text: Some(text),
     };

@@ -23,6 +23,7 @@ use crate::rt::metrics::Metrics;
 use super::core::Core;
 use super::error::{StoreError, in_full};
 use super::heads::Heads;
+use super::house::House;
 use super::op::{Answer, Op};
 
 /// First and longest wait between attempts on a disk that refuses.
@@ -128,6 +129,7 @@ pub(super) struct Writer {
     echo: Echo,
     batch: Batch,
     sized_mono_ms: Option<u64>,
+    pub(super) house: House,
 }
 
 /// Tells that the writer has ended, also when it panics.
@@ -163,6 +165,7 @@ impl Writer {
             echo: Echo::default(),
             batch: Batch::default(),
             sized_mono_ms: None,
+            house: House::default(),
         };
         writer.show(0);
         writer
@@ -194,13 +197,15 @@ impl Writer {
             if !open {
                 return Ok(());
             }
+            self.housekeep()?;
         }
     }
 
     /// Waits until there is something to do, then takes what is there. False: the writer is to end.
     async fn gather(&mut self) -> bool {
         let retry_at = self.trouble.as_ref().map(|trouble| trouble.retry_at);
-        let first = match [self.batch.hold_until(), retry_at].into_iter().flatten().min() {
+        let waits = [self.batch.hold_until(), retry_at, self.house.next_at()];
+        let first = match waits.into_iter().flatten().min() {
             Some(until) => match timeout_at(until, self.messages_rx.recv()).await {
                 Ok(first) => first,
                 Err(_elapsed) => return true,
@@ -339,7 +344,7 @@ impl Writer {
         if stale {
             self.sized_mono_ms = Some(now_ms);
         }
-        let core = &self.core;
+        let (core, trouble) = (&self.core, self.house_trouble());
         self.board.update(|board| {
             let store = &mut board.store;
             if store.path.is_empty() {
@@ -349,9 +354,20 @@ impl Writer {
             store.last = Class::ALL.map(|class| (class, heads.of(class).last)).into();
             store.commits = store.commits.saturating_add(commits);
             store.bytes = bytes.unwrap_or(store.bytes);
-            store.trouble = None;
+            store.trouble = trouble;
         });
+        self.tell_heads();
+    }
+
+    /// What is stored now, for whoever waits for it.
+    pub(super) fn tell_heads(&self) {
+        let heads = self.core.heads();
         self.heads_tx.send_if_modified(|known| std::mem::replace(known, heads) != heads);
+    }
+
+    /// Whether the disk refuses.
+    pub(super) const fn is_troubled(&self) -> bool {
+        self.trouble.is_some()
     }
 
     /// Size of the file and its WAL.

@@ -57,7 +57,7 @@ pub fn record_message(
         Body::Gap(gap) => {
             let data = wire::Gap {
                 compound: frame.compound.to_owned(),
-                epoch: record.epoch.to_string(),
+                epoch: gap.epoch.unwrap_or(record.epoch).to_string(),
                 class: Open::Known(gap.class),
                 from: Sequence(gap.from),
                 to: Sequence(gap.to),

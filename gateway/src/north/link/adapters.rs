@@ -34,19 +34,21 @@ impl StoreSource {
         Self { reader, heads_rx, lookback: BTreeMap::new() }
     }
 
-    /// The highest number in `from..=to` that `sees` accepts or that cannot be read.
+    /// The highest number in `from..=to` that `sees` accepts or that cannot be read; and from where on that is known:
+    /// where nothing of it is stored, thinning may have emptied far more.
     fn highest(
         &mut self,
         class: Class,
         from: Seq,
         to: Seq,
         sees: &dyn Fn(&Record) -> bool,
-    ) -> Result<Option<Seq>, SourceError> {
-        let (mut from, mut found) = (from, None);
+    ) -> Result<(Option<Seq>, Seq), SourceError> {
+        let (start, mut from, mut found, mut empty) = (from, from, None, true);
         while from <= to {
             // The bytes may cut a page short: then there is more.
             let page = self.read(class, from, to, usize::MAX, PAGE_BYTES)?;
             let Some(last) = page.last() else { break };
+            empty = false;
             from = number(last) + 1;
             let seen = |read: &&Read| match read {
                 Read::Record(record) => sees(record),
@@ -54,7 +56,11 @@ impl StoreSource {
             };
             found = page.iter().rev().find(seen).map(number).or(found);
         }
-        Ok(found)
+        if empty {
+            let next = self.reader.last_row_below(class, start).map_err(|error| SourceError(error.to_string()))?;
+            return Ok((None, next.map_or(0, |seq| seq + 1)));
+        }
+        Ok((found, start))
     }
 
     pub(super) fn epoch(&self) -> Epoch {

@@ -126,6 +126,7 @@ impl Model {
                 }
                 Answer::Done
             }
+            Op::Forget(_) => panic!("only housekeeping forgets"),
         }
     }
 

@@ -41,6 +41,7 @@ impl House {
             metrics: Arc::clone(&self.metrics),
             board: Arc::clone(&self.board),
             synchronous: Synchronous::Full,
+            keeping: None,
         }
     }
 

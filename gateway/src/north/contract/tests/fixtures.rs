@@ -104,6 +104,7 @@ pub(in crate::north::contract) fn alarm(seq: u64, rev: u64) -> Record {
 pub(in crate::north::contract) fn gap(seq: u64, class: Class, from: u64, to: u64) -> Record {
     let gap = Gap {
         uplink: None,
+        epoch: None,
         class,
         from,
         to,

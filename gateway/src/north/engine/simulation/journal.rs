@@ -72,6 +72,7 @@ pub(super) fn forgotten_gap(numbers: &[Seq], at: &Stamp) -> Option<Draft> {
     let (&from, &to) = (numbers.first()?, numbers.last()?);
     let gap = Gap {
         uplink: None,
+        epoch: None,
         class: Class::Telemetry,
         from,
         to,
@@ -145,7 +146,9 @@ impl SimJournal {
                 return Answer::Conn(self.conn);
             }
             Op::Fork { .. } => return Answer::Forked(self.fork()),
-            Op::BeginCommand { .. } | Op::EndCommand { .. } => panic!("an uplink's engine gives no commands"),
+            Op::BeginCommand { .. } | Op::EndCommand { .. } | Op::Forget(_) => {
+                panic!("an uplink's engine does not ask for it")
+            }
         };
         for draft in drafts {
             self.append(draft.clone());

@@ -1,0 +1,195 @@
+//! The writer's side of keeping house: when the next piece is done, and what is shown of it. One piece comes between two
+//! commits; several where a class is above its budget, so that forgetting keeps up with any flood.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::record::Class;
+use crate::model::stamp::Stamp;
+use crate::rt::board::{ClassStatus, DiskStatus, ForgottenStatus, ReserveStatus, WrittenStatus};
+
+use super::core::Core;
+use super::error::{StoreError, in_full};
+use super::keeper::Rest;
+use super::reserve::{self, Reserve};
+use super::walk::oldest;
+use super::writer::Writer;
+
+/// Pieces between two commits while a class is above its budget: together they take more rows than a commit brings.
+const PIECES_URGENT: usize = 4;
+/// The pause between two pieces that are not urgent: appends and readers come first.
+const BREATH: Duration = Duration::from_millis(10);
+/// After a piece that failed.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+/// How often the board and the metrics are told, in milliseconds.
+const SHOW_MS: u64 = 1_000;
+
+const _: () =
+    assert!(PIECES_URGENT * super::forget::PIECE_ROWS > crate::model::limits::COMMIT_RECORDS_MAX);
+
+/// When the next piece is due, and what was shown.
+#[derive(Debug, Default)]
+pub(super) struct House {
+    next_at: Option<Instant>,
+    shown_ms: Option<u64>,
+    /// Bytes that were written before this journal was opened, and records stored since.
+    written_before: Option<u64>,
+    records: u64,
+    last_pos: Option<u64>,
+    /// The oldest record of each class, by its number.
+    oldest: Vec<(Class, u64, Option<Stamp>)>,
+    forgotten: Option<Vec<ForgottenStatus>>,
+}
+
+impl House {
+    pub(super) const fn next_at(&self) -> Option<Instant> {
+        self.next_at
+    }
+}
+
+impl Writer {
+    /// Does what is due of keeping house. Only damage is an error: whatever else fails is tried again later.
+    pub(super) fn housekeep(&mut self) -> Result<(), StoreError> {
+        if self.is_troubled() || self.house.next_at.is_some_and(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        let mut pause = Duration::ZERO;
+        for _ in 0..PIECES_URGENT {
+            match self.core.housekeep() {
+                Ok(Rest::Busy { urgent: true }) => {}
+                Ok(Rest::Busy { urgent: false }) => {
+                    pause = BREATH;
+                    break;
+                }
+                Ok(Rest::For { ms }) => {
+                    pause = Duration::from_millis(ms);
+                    break;
+                }
+                Err(error) if error.is_damage() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(error = in_full(&error), "the journal could not keep house");
+                    pause = AFTER_ERROR;
+                    break;
+                }
+            }
+        }
+        self.house.next_at = Some(Instant::now() + pause);
+        self.tell_heads();
+        self.show_house();
+        Ok(())
+    }
+
+    fn show_house(&mut self) {
+        let pos = self.core.heads().pos();
+        let before = self.house.last_pos.replace(pos).unwrap_or(pos);
+        self.house.records = self.house.records.saturating_add(pos.saturating_sub(before));
+        for ((class, cause), count) in std::mem::take(&mut self.core.keeper.forgotten) {
+            self.metrics.forgotten(class, &cause.label(), count);
+            self.house.forgotten = None;
+        }
+        let now_ms = self.clock.mono_ms();
+        if self.house.shown_ms.is_some_and(|then| now_ms.saturating_sub(then) < SHOW_MS) {
+            return;
+        }
+        self.house.shown_ms = Some(now_ms);
+        let classes = Class::ALL.map(|class| (class, self.class_status(class)));
+        let forgotten = self.known_forgotten();
+        let reserve = self.core.keeper.reserve.as_ref();
+        let reserve =
+            ReserveStatus { bytes: reserve.map_or(0, Reserve::bytes), held: reserve.is_some_and(Reserve::is_held) };
+        let full = self.core.keeper.is_full();
+        let disk = self.core.keeper.disk;
+        let disk =
+            disk.map(|disk| DiskStatus { free_bytes: disk.free, total_bytes: disk.total, full });
+        let written = self.written();
+        self.metrics.set_store("reserve_bytes", if reserve.held { reserve.bytes } else { 0 });
+        if let Some(disk) = &disk {
+            self.metrics.set_store("disk_free_bytes", disk.free_bytes);
+            self.metrics.set_store("disk_full", u64::from(disk.full));
+        }
+        if let Some(written) = &written {
+            self.metrics.set_store("written_bytes", written.bytes);
+        }
+        for (class, status) in &classes {
+            self.metrics.set_store_class(*class, "records", status.records);
+            self.metrics.set_store_class(*class, "bytes", status.bytes);
+            if let Some(budget) = status.budget_bytes {
+                self.metrics.set_store_class(*class, "budget_bytes", budget);
+            }
+        }
+        self.board.update(|board| {
+            let store = &mut board.store;
+            store.classes = classes.into();
+            store.forgotten = forgotten;
+            store.reserve = reserve;
+            store.disk = disk;
+            store.written = written;
+        });
+    }
+
+    /// Trouble that does not keep the journal from being written, but that a person should know.
+    pub(super) fn house_trouble(&self) -> Option<String> {
+        let keeper = &self.core.keeper;
+        let disk = keeper.disk.filter(|_| keeper.is_full())?;
+        Some(format!(
+            "the disk is full ({} KiB of {} MiB free); telemetry is being forgotten; look for what else fills it",
+            disk.free / 1_024,
+            disk.total / 1_024 / 1_024
+        ))
+    }
+
+    fn class_status(&mut self, class: Class) -> ClassStatus {
+        let head = self.core.heads().of(class);
+        let budget = self.core.keeper.budgets.bytes[class];
+        let known = self.house.oldest.iter().find(|(of, first, _)| *of == class && *first == head.first);
+        let oldest = match known {
+            Some((.., stamp)) => stamp.clone(),
+            None if head.first > head.last => None,
+            None => {
+                // What cannot be read is shown as not known.
+                let stamp = oldest(&self.core.conn, class).ok().flatten();
+                self.house.oldest.retain(|(of, ..)| *of != class);
+                self.house.oldest.push((class, head.first, stamp.clone()));
+                stamp
+            }
+        };
+        ClassStatus {
+            records: self.core.records(class),
+            bytes: self.core.used(class),
+            budget_bytes: (budget < u64::MAX).then_some(budget),
+            oldest,
+        }
+    }
+
+    fn known_forgotten(&mut self) -> Vec<ForgottenStatus> {
+        if let Some(known) = &self.house.forgotten {
+            return known.clone();
+        }
+        // Shown as before, and read again next time.
+        let Ok(known) = self.core.forgotten() else {
+            return self.board.snapshot().store.forgotten;
+        };
+        self.house.forgotten = Some(known.clone());
+        known
+    }
+
+    /// None where nobody counts: on a file system in memory nothing is ever written.
+    fn written(&mut self) -> Option<WrittenStatus> {
+        let all = reserve::written()?;
+        let before = *self.house.written_before.get_or_insert(all);
+        Some(WrittenStatus { bytes: all.saturating_sub(before), records: self.house.records })
+    }
+}
+
+impl Core {
+    /// How many records of a class are stored.
+    pub fn records(&self, class: Class) -> u64 {
+        self.state.sums.usage[class].records
+    }
+
+    /// What was forgotten since the file began.
+    pub fn forgotten(&self) -> Result<Vec<ForgottenStatus>, StoreError> {
+        super::walk::forgotten(&self.conn).map_err(super::error::sql("read", &self.path))
+    }
+}
