@@ -43,7 +43,7 @@ const FLOOR_BYTES_MAX: u64 = 8 * MIB;
 
 /// What a row takes beyond its texts: cell header, numbers, its share of page headers and of what stays free in a page.
 /// Measured: a test compares the sums with the file.
-pub(super) const ROW_OVERHEAD_BYTES: u64 = 56;
+pub(super) const ROW_OVERHEAD_BYTES: u64 = 36;
 
 /// `[gateway.storage]`: room for the journal in `data_dir`. Besides the budgets the write-ahead log takes up to 16 MiB.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -51,7 +51,11 @@ impl House {
 impl Writer {
     /// Does what is due of keeping house. Only damage is an error: whatever else fails is tried again later.
     pub(super) fn housekeep(&mut self) -> Result<(), StoreError> {
-        if self.is_troubled() || self.house.next_at.is_some_and(|at| at > Instant::now()) {
+        if self.house.next_at.is_some_and(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        if self.is_troubled() {
+            self.house.next_at = Some(Instant::now() + AFTER_ERROR);
             return Ok(());
         }
         let mut pause = Duration::ZERO;

@@ -78,6 +78,8 @@ pub(super) type Forgotten = BTreeMap<(Class, Cause), u64>;
 /// The state of the house. Nothing of it must outlive the process.
 #[derive(Debug)]
 pub(super) struct Keeper {
+    /// Somebody gave it budgets.
+    active: bool,
     pub(super) budgets: Budgets,
     uplinks: Vec<UplinkName>,
     pub(super) reserve: Option<Reserve>,
@@ -123,7 +125,7 @@ enum Found {
 impl Keeper {
     /// Forgets nothing.
     pub(super) fn idle() -> Self {
-        Self::new(Budgets::unlimited(), Vec::new(), None)
+        Self { active: false, ..Self::new(Budgets::unlimited(), Vec::new(), None) }
     }
 
     fn new(budgets: Budgets, uplinks: Vec<UplinkName>, reserve: Option<Reserve>) -> Self {
@@ -135,6 +137,7 @@ impl Keeper {
             thinning: Thinning::default(),
         };
         Self {
+            active: true,
             steps: budgets.thinning.iter().map(step).collect(),
             budgets,
             uplinks,
@@ -163,6 +166,9 @@ impl Keeper {
     /// Gives up the reserve, if the error says that the disk is full; whether that made room.
     pub(super) fn struck(&mut self, error: &StoreError, dir: &std::path::Path) -> bool {
         let StoreError::Sql { source, .. } = error else { return false };
+        if !self.active {
+            return false;
+        }
         let full = match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => true,
             // Where the index of the WAL or a journal of the file system cannot grow, the disk is full by another name.
@@ -179,6 +185,7 @@ impl Keeper {
             self.news = Some(News::Full { struck: true });
         }
         self.again_at_ms = PerClass::default();
+        self.unrelieved = PIECES_BEFORE_RELIEF;
         let Some(reserve) = &mut self.reserve else { return false };
         match reserve.release() {
             Ok(true) => {
@@ -252,6 +259,9 @@ impl Core {
 
     /// Does at most one small piece of what is to be done. An error leaves the journal as after a failed commit.
     pub fn housekeep(&mut self) -> Result<Rest, StoreError> {
+        if !self.keeper.active {
+            return Ok(Rest::For { ms: LOOK_MS });
+        }
         if self.doubtful {
             self.resync()?;
         }
@@ -265,6 +275,9 @@ impl Core {
             self.commit(&[Op::Append { drafts: vec![draft] }])?;
             self.keeper.news = None;
             return Ok(Rest::Busy { urgent: false });
+        }
+        if self.keeper.is_full() && self.keeper.unrelieved >= PIECES_BEFORE_RELIEF {
+            self.relieve()?;
         }
         if due(self.keeper.others.map(|(_, at)| at), OTHERS_MS) {
             self.count_others(now.mono_ms).map_err(sql("read", &self.path))?;
@@ -315,9 +328,6 @@ impl Core {
         self.keeper.sparse |= matches!(cause, Cause::Thinned { .. });
         if self.keeper.is_full() {
             self.keeper.unrelieved = self.keeper.unrelieved.saturating_add(1);
-            if self.keeper.unrelieved >= PIECES_BEFORE_RELIEF {
-                self.relieve()?;
-            }
         }
         Ok(Rest::Busy { urgent: self.is_pressed() })
     }
@@ -326,6 +336,7 @@ impl Core {
     fn relieve(&mut self) -> Result<(), StoreError> {
         self.keeper.unrelieved = 0;
         while self.shrink().map_err(sql("shrink", &self.path))? {}
+        self.cut_wal().map_err(sql("shrink", &self.path))?;
         let now = self.clock.now();
         self.keeper.look_at_disk(&self.dir, &now);
         Ok(())
@@ -524,10 +535,14 @@ impl Core {
             while rows.next()?.is_some() {}
         }
         if full {
-            // Room comes back only with the WAL's: readers are short, so that this hardly ever waits.
-            self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(()))?;
+            self.cut_wal()?;
         }
         Ok(self.pages()?.1 < free)
+    }
+
+    /// Writes the WAL back and gives its room to the file system. Readers are short, so that this hardly ever waits.
+    fn cut_wal(&self) -> rusqlite::Result<()> {
+        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(()))
     }
 
     fn count_others(&mut self, now_ms: u64) -> rusqlite::Result<()> {

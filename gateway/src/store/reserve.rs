@@ -18,6 +18,9 @@ const RESERVE: &str = "journal.reserve";
 const LOW_SHARE: u64 = 50;
 const LOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// The WAL grows to this before it is written back (1 000 pages): room that is not there to stay.
+const WAL_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Zeros written at once where the file system cannot allocate otherwise.
 const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -45,9 +48,10 @@ impl Disk {
         self.free < self.low()
     }
 
-    /// Whether there is room again: twice the low mark, and what else is to be allocated.
+    /// Whether there is room again: twice the low mark, the WAL, and what else is to be allocated. So a full disk is not
+    /// called full and empty by turns.
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
-        self.free >= self.low().saturating_mul(2).saturating_add(bytes)
+        self.free >= self.low().saturating_mul(2).saturating_add(WAL_BYTES).saturating_add(bytes)
     }
 }
 
@@ -202,7 +206,8 @@ mod tests {
         assert_eq!(disk(0, 8_000_000_000).low(), LOW_BYTES_MAX);
         assert_eq!(disk(0, 4_000_000).low(), 80_000);
         assert!(disk(79_999, 4_000_000).is_low() && !disk(80_000, 4_000_000).is_low());
-        assert!(!disk(200_000, 4_000_000).has_room_for(50_000) && disk(210_000, 4_000_000).has_room_for(50_000));
+        let room = 2 * 800_000 + WAL_BYTES + 50_000;
+        assert!(!disk(room - 1, 40_000_000).has_room_for(50_000) && disk(room, 40_000_000).has_room_for(50_000));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod commits;
 mod crash;
 mod faults;
+mod forgetting;
+mod full_disk;
 mod opening;
 mod reading;
 mod running;

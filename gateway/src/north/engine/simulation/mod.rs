@@ -421,22 +421,26 @@ fn run_all<J: Journal>(seeds: u64, turns: u32) {
         Some(seed) => vec![seed],
         None => (0..number("GATEHOUSE_SEEDS").unwrap_or(seeds)).collect(),
     };
-    let mut sums = [0; 6];
+    let mut sums = [0; 7];
     for seed in seeds {
         let world = run::<J>(seed, turns);
         let (kept, acknowledged) = (world.platform.kept.len() as u64, world.acknowledged.len() as u64);
         let faults = [world.crashes, world.refused, world.late].map(u64::from);
-        let counts = [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2]];
+        // Numbers that no platform ever had: only a gap record tells of them.
+        let missed = world.journal.forgotten().iter().filter(|number| !world.platform.kept.contains_key(number));
+        let missed = missed.count() as u64;
+        let counts =
+            [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2], missed];
         sums = std::array::from_fn(|place| sums[place] + counts[place]);
     }
-    let [acknowledged, kept, duplicates, crashes, refused, late] = sums;
+    let [acknowledged, kept, duplicates, crashes, refused, late, missed] = sums;
     println!(
         "{acknowledged} records acknowledged, {kept} kept by platforms, {duplicates} duplicates, {crashes} crashes, \
-         {refused} commits failed, {late} of them at their very end"
+         {refused} commits failed, {late} of them at their very end, {missed} records forgotten and never delivered"
     );
     assert!(acknowledged > 0 && kept > 0);
     if number("GATEHOUSE_SEED").is_none() && number("GATEHOUSE_SEEDS").is_none() {
-        assert!(crashes > 0 && refused > 0 && late > 0, "something was not tried");
+        assert!(crashes > 0 && refused > 0 && late > 0 && missed > 0, "something was not tried");
     }
 }
 
