@@ -170,6 +170,10 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
         metrics: Arc::clone(&shared.metrics),
         board: Arc::clone(&shared.board),
         synchronous: Synchronous::from_env(),
+        keeping: Some(store::Keeping {
+            storage: loaded.settings.gateway.storage.clone(),
+            uplinks: loaded.settings.uplinks.keys().cloned().collect(),
+        }),
     };
     let (store, opened) = Store::open(dir, options, Box::new(NoFold))
         .with_context(|| format!("the journal in {} could not be opened", dir.display()))?;
@@ -180,7 +184,10 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
             tracing::error!(epoch = %opened.epoch, reason, kept, "the journal was damaged; a new one is begun");
         }
         How::Lost { reason } => {
-            tracing::error!(reason, "the journal could not be opened; records are kept in memory until it can");
+            tracing::error!(
+                reason,
+                "the journal could not be opened; records are kept in memory until it can"
+            );
         }
         How::Restored { old, reason } => {
             tracing::error!(epoch = %opened.epoch, %old, reason, "the journal is a copy; its epoch was forked");

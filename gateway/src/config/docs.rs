@@ -49,11 +49,13 @@ struct Writer<'a> {
 struct Section<'a> {
     path: Vec<String>,
     schema: &'a Value,
+    /// One of a list of tables.
+    listed: bool,
 }
 
 impl<'a> Writer<'a> {
     fn sections(&mut self) {
-        let mut waiting = vec![Section { path: Vec::new(), schema: self.root }];
+        let mut waiting = vec![Section { path: Vec::new(), schema: self.root, listed: false }];
         while !waiting.is_empty() {
             let section = waiting.remove(0);
             let below = self.section(&section);
@@ -68,10 +70,12 @@ impl<'a> Writer<'a> {
         let below = |key: &str| section.path.iter().cloned().chain([key.to_owned()]).collect::<Vec<_>>();
         if let Some(kinds) = schema.get("oneOf").and_then(Value::as_array) {
             let kinds = kinds.iter().filter_map(|kind| kind.get("properties")?.as_object()?.iter().next());
-            return kinds.map(|(kind, schema)| Section { path: below(kind), schema }).collect();
+            return kinds
+                .map(|(kind, schema)| Section { path: below(kind), schema, listed: false })
+                .collect();
         }
         if let Some(inner) = entry_schema(schema) {
-            return vec![Section { path: below(placeholder(&section.path)), schema: inner }];
+            return vec![Section { path: below(placeholder(&section.path)), schema: inner, listed: false }];
         }
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Vec::new() };
         let mut tables = Vec::new();
@@ -86,7 +90,11 @@ impl<'a> Writer<'a> {
         for (key, property) in properties {
             let needed = required.contains(&**key);
             if self.is_table(property) {
-                tables.push((!needed, Section { path: below(key), schema: property }));
+                tables.push((!needed, Section { path: below(key), schema: property, listed: false }));
+            } else if let Some(inner) =
+                self.resolve(property).0.get("items").filter(|inner| self.is_table(inner))
+            {
+                tables.push((!needed, Section { path: below(key), schema: inner, listed: true }));
             }
             if !(section.path.is_empty() && self.is_table(property)) {
                 rows.push((!needed, self.row(key, property, needed)));
@@ -97,7 +105,7 @@ impl<'a> Writer<'a> {
         tables.sort_by_key(|(optional, _)| *optional);
         let first = definition.is_none_or(|name| self.told.insert(name.to_owned()));
         if !rows.is_empty() {
-            self.heading(&section.path, section.schema, schema);
+            self.heading(section, schema);
             if !first {
                 let at = definition.unwrap_or_default().to_lowercase();
                 self.line(&format!("The same keys as [above](#{}).", anchor(&at)));
@@ -114,9 +122,13 @@ impl<'a> Writer<'a> {
         tables.into_iter().map(|(_, table)| table).collect()
     }
 
-    fn heading(&mut self, path: &[String], outer: &Value, inner: &Value) {
-        let name =
-            if path.is_empty() { "(top of the file)".to_owned() } else { format!("[{}]", path.join(".")) };
+    fn heading(&mut self, section: &Section<'_>, inner: &Value) {
+        let Section { path, schema: outer, listed } = section;
+        let name = match (path.is_empty(), listed) {
+            (true, _) => "(top of the file)".to_owned(),
+            (false, true) => format!("[[{}]]", path.join(".")),
+            (false, false) => format!("[{}]", path.join(".")),
+        };
         let text = outer.get("description").or_else(|| inner.get("description")).and_then(Value::as_str);
         let level = self.level;
         self.line(&format!("\n{level} `{name}`\n\n{}\n", joined(text.unwrap_or(""))));

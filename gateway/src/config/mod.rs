@@ -33,6 +33,7 @@ use crate::north::config::UplinkConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
 use crate::south::profile::Profile;
+use crate::store::budget::StorageConfig;
 
 pub use docs::markdown;
 pub use report::{Also, FINDINGS_MAX, Finding, Report};
@@ -87,6 +88,9 @@ pub struct GatewayConfig {
     /// host keeps the time.
     #[serde(default)]
     pub trust_clock: bool,
+    /// Room for the journal, and what is forgotten first.
+    #[serde(default)]
+    pub storage: StorageConfig,
 }
 
 /// `[buses.NAME.KIND]`: exactly one kind.

@@ -95,6 +95,8 @@ pub(super) fn claims(view: View<'_>, claims: Vec<Claim>) -> Vec<Note> {
 /// What sound parts say of themselves and of each other, and what all claim, as far as they could be read.
 pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Problem>, Vec<Claim>) {
     let (mut problems, mut claims) = gateway(view);
+    let storage = parts.gateway.iter().map(|gateway| &gateway.storage);
+    problems.extend(storage.flat_map(|storage| storage.problems(&["gateway", "storage"])));
     claims.extend(south_claims(view, partial));
     claims.extend(partial.uplinks.iter().map(|(name, uplink)| super::uplinks::claim(name, uplink)));
     problems.extend(south_problems(view, parts));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::reasons;
 use crate::model::clock::trust_name;
 use crate::model::ids::GatewayName;
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{ClockTrust, Stamp};
 use crate::rt::board::{Board, Snapshot, UnitState};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::{Count, Metrics};
@@ -85,6 +85,21 @@ fn span(ms: u64) -> String {
     }
 }
 
+/// Mebibytes with one decimal.
+fn mib(bytes: u64) -> String {
+    const MIB: u64 = 1024 * 1024;
+    format!("{}.{} MiB", bytes / MIB, bytes % MIB * 10 / MIB)
+}
+
+/// When a record was stamped, as far as its clock could be trusted.
+fn told_time(at: &Stamp) -> String {
+    let time = jiff::Timestamp::from_millisecond(at.wall_ms).ok();
+    match time.filter(|_| at.trust > ClockTrust::None) {
+        Some(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        None => "at a time not known 时间未知".to_owned(),
+    }
+}
+
 impl Status {
     /// The status for a person at a terminal.
     pub fn text(&self) -> String {
@@ -112,10 +127,8 @@ impl Status {
 
     fn write_clock(&self, out: &mut String) -> std::fmt::Result {
         let clock = &self.board.clock;
-        let time = jiff::Timestamp::from_millisecond(self.now.wall_ms).map_or_else(
-            |_error| "?".to_owned(),
-            |time| format!("{time:.0}"),
-        );
+        let time = jiff::Timestamp::from_millisecond(self.now.wall_ms)
+            .map_or_else(|_error| "?".to_owned(), |time| format!("{time:.0}"));
         let trust = clock.trust.unwrap_or(self.now.trust);
         write!(out, "\nclock 时钟  {time}  trust {}  source {}", trust_name(trust), clock.source.as_str())?;
         match clock.changed_mono_ms {
@@ -150,7 +163,33 @@ impl Status {
         for (class, count) in &memory.dropped {
             writeln!(out, "    ! {} dropped {count}: memory was full 内存已满", class.as_str())?;
         }
-        Ok(())
+        for (class, status) in &store.classes {
+            let (class, records, used) = (class.as_str(), status.records, mib(status.bytes));
+            write!(out, "  {class:9}  {records} records  {used}")?;
+            if let Some(budget) = status.budget_bytes {
+                write!(out, " of {}", mib(budget))?;
+            }
+            match status.oldest.as_ref().map(told_time) {
+                Some(time) => writeln!(out, "  oldest 最早 {time}")?,
+                None => writeln!(out)?,
+            }
+        }
+        for forgotten in &store.forgotten {
+            let (class, cause) = (forgotten.class.as_str(), &forgotten.cause);
+            writeln!(out, "  forgotten 已遗忘  {class} {cause}  {}", forgotten.records)?;
+        }
+        if store.reserve.bytes > 0 {
+            let held = if store.reserve.held { "held 就绪" } else { "NOT HELD 已释放" };
+            writeln!(out, "  reserve 预留空间  {}  {held}", mib(store.reserve.bytes))?;
+        }
+        match &store.written {
+            Some(written) if written.records > 0 && written.bytes > 0 => {
+                let each = written.bytes / written.records;
+                let all = mib(written.bytes);
+                writeln!(out, "  written 写入  {all} since the start, {each} bytes a record")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write_buses(&self, out: &mut String) -> std::fmt::Result {

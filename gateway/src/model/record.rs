@@ -230,6 +230,9 @@ pub struct Gap {
     /// The uplink concerned; none when the records are gone for every uplink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uplink: Option<UplinkName>,
+    /// The epoch of the missing records; none: that of the gap record itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     pub class: Class,
     pub from: Seq,
     pub to: Seq,

@@ -93,6 +93,68 @@ pub struct StoreStatus {
     #[serde(default)]
     pub memory: MemoryStatus,
     pub trouble: Option<String>,
+    #[serde(default)]
+    pub classes: BTreeMap<Class, ClassStatus>,
+    /// What was forgotten since the file began.
+    #[serde(default)]
+    pub forgotten: Vec<ForgottenStatus>,
+    #[serde(default)]
+    pub reserve: ReserveStatus,
+    /// Of the file system that holds the journal; none where it does not say.
+    #[serde(default)]
+    pub disk: Option<DiskStatus>,
+    /// None where nobody counts.
+    #[serde(default)]
+    pub written: Option<WrittenStatus>,
+}
+
+/// One class in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    pub records: u64,
+    /// What they take of the file.
+    pub bytes: u64,
+    /// What they may take; none without a bound.
+    pub budget_bytes: Option<u64>,
+    /// The stamp of the oldest one.
+    pub oldest: Option<Stamp>,
+}
+
+/// Records that are not kept any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenStatus {
+    pub class: Class,
+    /// `thinned to one in N s`, `dropped`, `expired`.
+    pub cause: String,
+    pub records: u64,
+}
+
+/// The reserve file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReserveStatus {
+    /// 0: none is wanted.
+    pub bytes: u64,
+    /// False: it was given up, or there is no room for it.
+    pub held: bool,
+}
+
+/// A file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// Telemetry is forgotten below its budget, to make room.
+    pub full: bool,
+}
+
+/// Flash wear since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenStatus {
+    /// Bytes that the kernel counted for this process (`write_bytes` in /proc/self/io): the file system's own journal is
+    /// not in it.
+    pub bytes: u64,
+    /// Records stored in that time.
+    pub records: u64,
 }
 
 /// The clock.

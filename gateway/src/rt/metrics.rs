@@ -24,6 +24,9 @@ pub struct Metrics {
     volatile: IntCounterVec,
     clock_trust: IntGaugeVec,
     clock_changes: IntCounterVec,
+    forgotten: IntCounterVec,
+    store: IntGaugeVec,
+    classes: IntGaugeVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -90,6 +93,24 @@ impl Metrics {
                 &[],
             ),
             clock_changes: counter(r, "clock_changes_total", "Recorded changes of the clock", &["source"]),
+            forgotten: counter(
+                r,
+                "forgotten_total",
+                "Records thinned, dropped or expired, by this process",
+                &["class", "cause"],
+            ),
+            store: gauge(
+                r,
+                "store",
+                "The journal: reserve_bytes held, disk_free_bytes, disk_full, written_bytes since the start",
+                &["what"],
+            ),
+            classes: gauge(
+                r,
+                "store_class",
+                "The journal by class: records, bytes and budget_bytes",
+                &["class", "what"],
+            ),
             registry,
         }
     }
@@ -165,6 +186,22 @@ impl Metrics {
 
     pub fn restarted(&self, unit: &str) {
         self.restarts.with_label_values(&[unit]).inc();
+    }
+
+    /// `count` records were forgotten for `cause`.
+    pub fn forgotten(&self, class: Class, cause: &str, count: u64) {
+        self.forgotten.with_label_values(&[class.as_str(), cause]).inc_by(count);
+    }
+
+    /// A figure of the journal as a whole.
+    pub fn set_store(&self, what: &str, value: u64) {
+        self.store.with_label_values(&[what]).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// A figure of one class in the journal.
+    pub fn set_store_class(&self, class: Class, what: &str, value: u64) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.classes.with_label_values(&[class.as_str(), what]).set(value);
     }
 
     /// All refusals so far: labels are source and reason.

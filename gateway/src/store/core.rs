@@ -24,6 +24,7 @@ use crate::rt::clock::SharedClock;
 use super::dedup::{Rings, Touched};
 use super::error::{StoreError, sql};
 use super::heads::Heads;
+use super::keeper::Keeper;
 use super::op::{Answer, CommandSlot, Op};
 use super::open::{self, Ground, How, Opened, Site};
 use super::reader::Reader;
@@ -43,19 +44,20 @@ const TRIAL_BYTES: usize = 64 * 1024;
 /// The journal of one data directory, open for writing.
 #[derive(Debug)]
 pub struct Core {
-    conn: Connection,
-    dir: PathBuf,
-    path: PathBuf,
+    pub(super) conn: Connection,
+    pub(super) dir: PathBuf,
+    pub(super) path: PathBuf,
     synchronous: Synchronous,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     fold: Box<dyn Fold>,
-    state: State,
+    pub(super) state: State,
     rings: Rings,
     witness: Witness,
     tally: Tally,
+    pub(super) keeper: Keeper,
     suspected: bool,
     /// The last commit failed, and it is not known yet what it has left.
-    doubtful: bool,
+    pub(super) doubtful: bool,
     /// A disk that refuses every write until it is told otherwise; unlike a hook it survives [`Core::reopen`].
     #[cfg(test)]
     refuses: Arc<AtomicBool>,
@@ -133,6 +135,7 @@ impl Core {
             rings: ground.rings,
             witness: ground.witness,
             tally: Tally::default(),
+            keeper: Keeper::idle(),
             suspected: witness::suspicion(dir) > 0,
             doubtful: false,
             #[cfg(test)]
@@ -147,7 +150,24 @@ impl Core {
     ///
     /// An error that [is damage](StoreError::is_damage) is final for this process: the next one looks at the file
     /// closely. After any other, the same core can be used again.
+    ///
+    /// Where the disk is full the reserve is given up, and the ops are tried once more.
     pub fn commit(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
+        let before = self.state.heads;
+        match self.attempt(ops) {
+            Err(error) if self.keeper.struck(&error, &self.dir) => {
+                // What happened after all must not happen twice.
+                if self.resync(&mut |_record| false).is_ok() && self.state.heads == before {
+                    self.attempt(ops)
+                } else {
+                    Err(error)
+                }
+            }
+            done => done,
+        }
+    }
+
+    fn attempt(&mut self, ops: &[Op]) -> Result<Vec<Answer>, StoreError> {
         if self.doubtful {
             self.resync(&mut |_record| false)?;
         }
@@ -187,7 +207,8 @@ impl Core {
                 Err(why) => Answer::Rejected(why),
             });
         }
-        let Stage { state, touched, tally, .. } = stage;
+        let Stage { mut state, touched, tally, .. } = stage;
+        state.sums.note_grown(&tx, &state.heads.last)?;
         tx.commit()?;
         Ok(Outcome { answers, state, touched, tally })
     }
@@ -223,17 +244,14 @@ impl Core {
     }
 
     /// The same beside a memory journal: `kept` says of a record that it was kept there, so that the fold has seen it.
-    pub(super) fn reopen_beside(
-        &mut self,
-        kept: &mut dyn FnMut(&Record) -> bool,
-    ) -> Result<(), StoreError> {
+    pub(super) fn reopen_beside(&mut self, kept: &mut dyn FnMut(&Record) -> bool) -> Result<(), StoreError> {
         // The new connection comes first, so that the file is never without one and its WAL is not recovered between.
         (self.conn, _) = schema::open_writer(&self.path, self.synchronous)?;
         self.resync(kept)
     }
 
     /// Finds out what a failed commit has left.
-    fn resync(&mut self, kept: &mut dyn FnMut(&Record) -> bool) -> Result<(), StoreError> {
+    pub(super) fn resync(&mut self, kept: &mut dyn FnMut(&Record) -> bool) -> Result<(), StoreError> {
         if !self.conn.is_autocommit() {
             // A BEGIN or ROLLBACK that failed half-way left its transaction open.
             self.conn.execute_batch("ROLLBACK").map_err(sql("write", &self.path))?;

@@ -17,6 +17,7 @@ use crate::model::record::{Class, Draft};
 use crate::rt::board::MemoryStatus;
 use crate::rt::clock::SharedClock;
 
+use super::Keeping;
 use super::core::Core;
 use super::error::{StoreError, in_full};
 use super::heads::Heads;
@@ -51,6 +52,7 @@ pub(super) struct Shut {
     pub(super) synchronous: Synchronous,
     pub(super) clock: SharedClock,
     pub(super) fold: Box<dyn Fold>,
+    keeping: Option<Keeping>,
     /// What could be read of it without writing, or an empty journal.
     pub(super) heads: Heads,
     pub(super) conn_max: u64,
@@ -60,21 +62,33 @@ impl Shut {
     /// Looks at what can be read of a journal that cannot be opened. `epoch` stands for that of one that cannot be read.
     pub(super) fn new(
         (dir, synchronous): (&Path, Synchronous),
-        clock: SharedClock,
-        fold: Box<dyn Fold>,
+        (clock, fold): (SharedClock, Box<dyn Fold>),
+        keeping: Option<Keeping>,
         epoch: Epoch,
     ) -> Self {
         let read = Reader::open(dir).and_then(|reader| Ok((reader.heads()?, reader.conn_max()?)));
         let witnessed = Witness::read(dir).ok().flatten().map_or(0, |witness| witness.conn);
         let (heads, conn_max) = read.unwrap_or_else(|_unreadable| (Heads::unknown(epoch), 0));
-        Self { dir: dir.to_owned(), synchronous, clock, fold, heads, conn_max: conn_max.max(witnessed) }
+        Self {
+            dir: dir.to_owned(),
+            synchronous,
+            clock,
+            fold,
+            keeping,
+            heads,
+            conn_max: conn_max.max(witnessed),
+        }
     }
 
     fn open(&mut self) -> Result<(Core, Opened), StoreError> {
         let place = (self.dir.as_path(), self.synchronous);
         let entered = Core::enter(place, &self.clock, self.fold.as_mut(), witness::machine())?;
         let fold = std::mem::replace(&mut self.fold, Box::new(NoFold));
-        Ok(Core::of(place, Arc::clone(&self.clock), fold, entered))
+        let (mut core, opened) = Core::of(place, Arc::clone(&self.clock), fold, entered);
+        if let Some(keeping) = &self.keeping {
+            core.keep(&keeping.storage, keeping.uplinks.clone());
+        }
+        Ok((core, opened))
     }
 }
 
@@ -158,7 +172,12 @@ impl Writer {
             dropped_before: self.dropped(),
         });
         if let Some(more) = self.echo.tell(text, now.mono_ms) {
-            tracing::error!(error = text, ?retry_in, more, "the journal cannot be written: records are kept in memory");
+            tracing::error!(
+                error = text,
+                ?retry_in,
+                more,
+                "the journal cannot be written: records are kept in memory"
+            );
         }
         self.hand((vec![notice::lost(&now, text)], false), |_draft| {});
         self.board.update(|board| board.store.trouble = Some(text.to_owned()));
@@ -241,7 +260,7 @@ impl Writer {
             }
             // A gap record must be on disk before the cursor passes what it stands for, and a command's id before it is
             // done.
-            Op::Settle { .. } | Op::BeginCommand { .. } | Op::Restore { .. } => Err(refused),
+            Op::Settle { .. } | Op::BeginCommand { .. } | Op::Restore { .. } | Op::Forget(_) => Err(refused),
         }
     }
 

@@ -3,23 +3,32 @@
 //!
 //! [`Core`] is the journal itself, synchronous and without threads. [`Store`] puts it on a thread of its own and is
 //! what the daemon shares; [`Reader`] reads beside it. Limits: `JOURNAL_QUEUE_MAX` ops wait,
-//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes.
+//! `COMMIT_RECORDS_MAX` records are in one commit, a body has `RECORD_BODY_BYTES_MAX` bytes, and [`budget`] bounds the whole.
 
+mod age;
+pub mod budget;
 mod core;
 mod dedup;
 mod error;
+mod forget;
 mod heads;
+mod house;
+mod keeper;
 mod lost;
 mod memory;
 mod notice;
 mod op;
 mod open;
 mod reader;
+mod reserve;
 mod row;
 mod schema;
 mod sink;
 mod stage;
+mod thin;
+mod usage;
 mod walk;
+mod wants;
 mod witness;
 mod writer;
 
@@ -47,7 +56,9 @@ use crate::rt::metrics::Metrics;
 
 pub use self::core::Core;
 pub use self::error::StoreError;
+pub use self::forget::{Cause, Piece};
 pub use self::heads::Heads;
+pub use self::keeper::Rest;
 pub use self::memory::Volatile;
 pub use self::op::{Answer, COMMAND_ID_BYTES_MAX, CommandSlot, OUTCOME_BYTES_MAX, Op};
 pub use self::open::{How, Opened};
@@ -68,6 +79,16 @@ pub struct Options {
     pub board: Arc<Board>,
     /// [`Synchronous::Full`], but for one test.
     pub synchronous: Synchronous,
+    /// Budgets; without them nothing is forgotten.
+    pub keeping: Option<Keeping>,
+}
+
+/// What is kept, and who is told of what is not.
+#[derive(Debug, Clone)]
+pub struct Keeping {
+    pub storage: budget::StorageConfig,
+    /// The uplinks that are configured.
+    pub uplinks: Vec<UplinkName>,
 }
 
 /// The journal of the running daemon: a handle that is cheap to clone. The last one dropped ends the writer as
@@ -98,13 +119,16 @@ impl Store {
         let (place, clock) = ((dir, options.synchronous), options.clock.clone());
         match Core::enter(place, &clock, fold.as_mut(), witness::machine()) {
             Ok(entered) => {
-                let (core, opened) = Core::of(place, clock, fold, entered);
+                let (mut core, opened) = Core::of(place, clock, fold, entered);
+                if let Some(keeping) = &options.keeping {
+                    core.keep(&keeping.storage, keeping.uplinks.clone());
+                }
                 Ok((Self::start(dir, core, options)?, opened))
             }
             Err(error) if error.is_disk() => {
                 let reason = error::in_full(&error);
                 let memory = Memory::new(stage::random_epoch().map_err(error::sql("begin", dir))?);
-                let shut = Shut::new(place, clock, fold, memory.epoch());
+                let shut = Shut::new(place, (clock, fold), options.keeping.clone(), memory.epoch());
                 let opened = Opened { epoch: shut.heads.epoch(), how: How::Lost { reason: reason.clone() } };
                 let desk = Desk::Shut(Box::new(shut));
                 Ok((Self::start_at(dir, (desk, memory), Some(reason), options)?, opened))
@@ -133,8 +157,7 @@ impl Store {
         let (life_tx, life_rx) = watch::channel(Life::Running);
         let volatile = memory.reader();
         let told = (heads_tx, openings_tx);
-        let mut writer =
-            Writer::new((desk, memory), messages_rx, told, (clock, Arc::clone(&metrics), board));
+        let mut writer = Writer::new((desk, memory), messages_rx, told, (clock, Arc::clone(&metrics), board));
         if let Some(reason) = lost {
             writer.lose(&reason);
         }

@@ -6,6 +6,7 @@ use crate::model::journal::{Committed, JournalError};
 use crate::model::limits::{COMMIT_RECORDS_MAX, NAME_BYTES_MAX};
 use crate::model::record::Draft;
 
+use super::forget::Piece;
 use super::row::encode;
 
 /// Longest command id that is remembered: a UUID with a prefix fits several times.
@@ -34,6 +35,8 @@ pub enum Op {
     BeginCommand { uplink: UplinkName, id: String, body_hash: [u8; 32] },
     /// Remembers what became of a command. Answered by [`Answer::Done`].
     EndCommand { uplink: UplinkName, id: String, outcome: String },
+    /// Forgets some rows, and appends the gap records that say so. Answered by [`Answer::Done`].
+    Forget(Box<Piece>),
 }
 
 /// What became of an [`Op`].
@@ -132,7 +135,8 @@ impl Op {
             | Self::NextConn { .. }
             | Self::Fork { .. }
             | Self::BeginCommand { .. }
-            | Self::EndCommand { .. } => Ok(Vec::new()),
+            | Self::EndCommand { .. }
+            | Self::Forget(_) => Ok(Vec::new()),
         }
     }
 }

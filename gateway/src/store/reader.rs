@@ -116,7 +116,8 @@ impl Reader {
         Ok(None)
     }
 
-    fn last_row_below(&self, class: Class, below: Seq) -> Result<Option<Seq>, StoreError> {
+    /// The highest number below `below` that is stored.
+    pub fn last_row_below(&self, class: Class, below: Seq) -> Result<Option<Seq>, StoreError> {
         self.snapshot(|conn| {
             let sql = format!("SELECT max(seq) FROM {} WHERE seq < ?1", class.as_str());
             let seq: Option<i64> = conn.prepare_cached(&sql)?.query_row([int(below)], |row| row.get(0))?;

@@ -1,4 +1,4 @@
--- The journal's schema, version 1: what a new file is made from. The steps from older versions are in migrations/,
+-- The journal's schema, version 2: what a new file is made from. The steps from older versions are in migrations/,
 -- and a test holds that both roads end at the same schema.
 --
 -- The aim of its shape: a commit of one record writes one page. So the record tables have no index beside the row
@@ -117,3 +117,40 @@ CREATE TABLE command (
   outcome TEXT,                    -- JSON; none while it is being done
   UNIQUE (uplink, id)
 ) STRICT;
+
+-- What the rows of each class with seq <= upto take, so that a start counts only those behind: records, and bytes as
+-- store/budget.rs reckons them.
+CREATE TABLE usage (
+  class TEXT PRIMARY KEY,
+  upto INTEGER NOT NULL,
+  records INTEGER NOT NULL,
+  bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What was forgotten since the file began, by cause: 'thinned to one in N s', 'dropped', 'expired'.
+CREATE TABLE forgotten (
+  class TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  records INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  PRIMARY KEY (class, cause)
+) STRICT, WITHOUT ROWID;
+
+-- Up to where telemetry was thinned by each step.
+CREATE TABLE thinned (
+  older_than_h INTEGER NOT NULL,
+  keep_every_s INTEGER NOT NULL,
+  upto INTEGER NOT NULL,
+  PRIMARY KEY (older_than_h, keep_every_s)
+) STRICT, WITHOUT ROWID;
+
+-- The last gap record for each uplink and cause. While it is not delivered the next one takes its place.
+CREATE TABLE gap (
+  uplink TEXT NOT NULL,
+  class TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  seq INTEGER NOT NULL,            -- event.seq
+  oldest_ms INTEGER,               -- stamps of what is missing, where they can be trusted
+  newest_ms INTEGER,
+  PRIMARY KEY (uplink, class, cause)
+) STRICT, WITHOUT ROWID;

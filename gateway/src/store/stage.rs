@@ -19,6 +19,7 @@ use super::notice;
 use super::op::{Answer, CommandSlot, Op};
 use super::row::{self, Epochs, int, number};
 use super::sink::Sink;
+use super::usage::{self, Sums};
 
 /// Boot ids kept in memory; others are looked up.
 const BOOTS_KEPT: usize = 8;
@@ -32,6 +33,8 @@ pub(super) struct State {
     /// Connection numbers at or below it were given out in a life of the directory that the file does not know.
     pub(super) conn_floor: u64,
     pub(super) conns: BTreeMap<UplinkName, u64>,
+    /// What the rows take.
+    pub(super) sums: Sums,
     boots: HashMap<BootId, i64>,
 }
 
@@ -57,6 +60,7 @@ impl State {
             opened: heads.last,
             conn_floor: floor.and_then(|text| text.parse().ok()).unwrap_or(0),
             conns,
+            sums: Sums::load(conn)?,
             boots: HashMap::new(),
         }))
     }
@@ -69,7 +73,8 @@ impl State {
             first: PerClass::from_fn(|_class| 1),
             last: PerClass::default(),
         };
-        Self { heads, opened: heads.last, conn_floor, conns: BTreeMap::new(), boots: HashMap::new() }
+        let (conns, sums, boots) = (BTreeMap::new(), Sums::default(), HashMap::new());
+        Self { heads, opened: heads.last, conn_floor, conns, sums, boots }
     }
 
     /// The highest connection number ever given out.
@@ -110,10 +115,10 @@ pub(super) struct Tally {
 /// The commit.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
-    conn: &'a Connection,
+    pub(super) conn: &'a Connection,
     fold: &'a mut dyn Fold,
     rings: &'a Rings,
-    now: &'a Stamp,
+    pub(super) now: &'a Stamp,
     pub(super) state: State,
     pub(super) touched: Touched,
     pub(super) tally: Tally,
@@ -152,6 +157,10 @@ impl<'a> Stage<'a> {
                 self.conn
                     .prepare_cached("UPDATE command SET outcome = ?3 WHERE uplink = ?1 AND id = ?2")?
                     .execute(params![uplink.as_str(), id, outcome])?;
+                Ok(Answer::Done)
+            }
+            Op::Forget(piece) => {
+                self.forget(piece)?;
                 Ok(Answer::Done)
             }
         }
@@ -324,6 +333,7 @@ impl Sink for Stage<'_> {
         row::insert(self.conn, (seq, pos, boot), &draft, json)?;
         self.state.heads.last[class] = seq;
         self.state.heads.pos = pos;
+        self.state.sums.usage[class].add(usage::draft_bytes(&draft, json));
         self.tally.stored[class] = self.tally.stored[class].saturating_add(1);
         self.note_clock(&draft)?;
         let Draft { at, test, body, .. } = draft;

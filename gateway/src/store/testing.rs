@@ -17,8 +17,11 @@ use crate::model::record::{
 };
 use crate::rt::clock::{Clock, ManualClock, SharedClock};
 
+use super::budget::{Budgets, ROW_OVERHEAD_BYTES, ThinningStep};
+use super::heads::PerClass;
 use super::row::Epochs;
-use super::{Core, Opened, Read, Reader, StoreError, Synchronous};
+use super::usage::TEXT_BYTES;
+use super::{Core, Opened, Read, Reader, Rest, StoreError, Synchronous};
 
 pub(crate) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new())
@@ -153,7 +156,43 @@ pub(crate) fn spoil(core: &mut Core, class: Class, seq: Seq) {
     assert_eq!(core.conn().execute(&sql, [seq.cast_signed()]).unwrap(), 1, "no {class:?} {seq}");
 }
 
-/// Deletes the oldest rows of a class, as a budget does.
+/// Small budgets in bytes, alarms, events, telemetry, and how telemetry is thinned.
+pub(crate) fn keep_little(core: &mut Core, bytes: [u64; 3], thinning: &[(u32, u32)], uplinks: &[UplinkName]) {
+    let step = |&(older_than_h, keep_every_s)| ThinningStep { older_than_h, keep_every_s };
+    let budgets = Budgets {
+        bytes: PerClass::from_fn(|class| match class {
+            Class::Alarm => bytes[0],
+            Class::Event => bytes[1],
+            Class::Telemetry => bytes[2],
+        }),
+        thinning: thinning.iter().map(step).collect(),
+        ..Budgets::unlimited()
+    };
+    core.keep_within(budgets, uplinks.to_vec());
+}
+
+/// Keeps house until nothing is left to do; how many pieces that took.
+pub(crate) fn settle_house(core: &mut Core) -> usize {
+    for pieces in 0.. {
+        if matches!(core.housekeep().unwrap(), Rest::For { .. }) {
+            return pieces;
+        }
+        assert!(pieces < 1_000_000, "the house is never in order");
+    }
+    unreachable!("counted to the end of numbers")
+}
+
+/// What the sums say, and what is counted row by row.
+pub(crate) fn usage(core: &mut Core) -> ([u64; 3], [u64; 3]) {
+    let counted = Class::ALL.map(|class| {
+        let sql =
+            format!("SELECT coalesce(sum({TEXT_BYTES} + {ROW_OVERHEAD_BYTES}), 0) FROM {}", class.as_str());
+        core.conn().query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+    });
+    (Class::ALL.map(|class| core.state.sums.usage[class].bytes), counted)
+}
+
+/// Deletes the oldest rows of a class behind the journal's back.
 pub(crate) fn delete_below(core: &mut Core, class: Class, below: Seq) {
     let sql = format!("DELETE FROM {} WHERE seq < ?1", class.as_str());
     core.conn().execute(&sql, [below.cast_signed()]).unwrap();

@@ -5,15 +5,17 @@
 
 use std::collections::VecDeque;
 
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::ids::{DeviceId, Seq};
 use crate::model::record::{Class, Record};
+use crate::model::stamp::Stamp;
+use crate::rt::board::ForgottenStatus;
 
 use super::error::{StoreError, sql_is_damage};
 use super::heads::{Heads, PerClass};
 use super::reader::Reader;
-use super::row::{Epochs, Read, decode, int, select};
+use super::row::{Epochs, Read, decode, int, number, select};
 
 /// Sequence numbers looked at in one query.
 const WINDOW: u64 = 1_024;
@@ -161,4 +163,26 @@ impl Walk {
             rows.map(|row| row.map(|(read, _bytes)| read)).collect()
         })
     }
+}
+
+/// The stamp of the oldest record of a class, if it can be read.
+pub(super) fn oldest(conn: &Connection, class: Class) -> rusqlite::Result<Option<Stamp>> {
+    let epochs = Epochs::load(conn)?;
+    let sql = format!("{}ORDER BY r.seq LIMIT 1", select(class));
+    let mut statement = conn.prepare_cached(&sql)?;
+    let read = statement.query_row([], |row| decode(class, row, &epochs)).optional()?;
+    Ok(read.and_then(|(read, _bytes)| read.into_record()).map(|record| record.at))
+}
+
+/// What was forgotten since the file began.
+pub(super) fn forgotten(conn: &Connection) -> rusqlite::Result<Vec<ForgottenStatus>> {
+    let mut statement =
+        conn.prepare_cached("SELECT class, cause, records FROM forgotten ORDER BY class, cause")?;
+    let rows = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        let class = Class::ALL.into_iter().find(|class| class.as_str() == name);
+        let (cause, records) = (row.get(1)?, number(row.get(2)?));
+        Ok(class.map(|class| ForgottenStatus { class, cause, records }))
+    })?;
+    rows.filter_map(Result::transpose).collect()
 }

@@ -22,6 +22,7 @@ use crate::rt::metrics::Metrics;
 
 use super::error::{StoreError, in_full};
 use super::heads::Heads;
+use super::house::House;
 use super::lost::{Desk, Loss, Unwritten};
 use super::memory::Memory;
 use super::op::{Answer, Op};
@@ -130,6 +131,7 @@ pub(super) struct Writer {
     pub(super) echo: Echo,
     batch: Batch,
     sized_mono_ms: Option<u64>,
+    pub(super) house: House,
 }
 
 /// Tells that the writer has ended, also when it panics.
@@ -170,6 +172,7 @@ impl Writer {
             echo: Echo::default(),
             batch: Batch::default(),
             sized_mono_ms: None,
+            house: House::default(),
         };
         writer.show(0);
         writer
@@ -202,13 +205,15 @@ impl Writer {
                 self.lament();
                 return Ok(());
             }
+            self.housekeep()?;
         }
     }
 
     /// Waits until there is something to do, then takes what is there. False: the writer is to end.
     async fn gather(&mut self) -> bool {
         let retry_at = self.loss.as_ref().map(|loss| loss.retry_at);
-        let first = match [self.batch.hold_until(), retry_at].into_iter().flatten().min() {
+        let waits = [self.batch.hold_until(), retry_at, self.house.next_at()];
+        let first = match waits.into_iter().flatten().min() {
             Some(until) => match timeout_at(until, self.messages_rx.recv()).await {
                 Ok(first) => first,
                 Err(_elapsed) => return true,
@@ -337,6 +342,7 @@ impl Writer {
             self.sized_mono_ms = Some(now_ms);
         }
         let (path, lost) = (self.desk.path(), self.loss.is_some());
+        let trouble = self.house_trouble();
         self.board.update(|board| {
             let store = &mut board.store;
             if store.path.is_empty() {
@@ -347,9 +353,15 @@ impl Writer {
             store.commits = store.commits.saturating_add(commits);
             store.bytes = bytes.unwrap_or(store.bytes);
             if !lost {
-                store.trouble = None;
+                store.trouble = trouble;
             }
         });
+        self.tell_heads();
+    }
+
+    /// What is stored now, for whoever waits for it.
+    pub(super) fn tell_heads(&self) {
+        let heads = self.desk.heads();
         self.heads_tx.send_if_modified(|known| std::mem::replace(known, heads) != heads);
     }
 

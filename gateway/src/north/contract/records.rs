@@ -69,7 +69,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
         Body::Gap(gap) => {
             let data = wire::Gap {
                 compound: frame.compound.to_owned(),
-                epoch: record.epoch.to_string(),
+                epoch: gap.epoch.unwrap_or(record.epoch).to_string(),
                 class: Open::Known(gap.class),
                 from: Sequence(gap.from),
                 to: Sequence(gap.to),
@@ -77,12 +77,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
                 reason: Open::Known(gap.reason),
                 detail: gap.detail.clone(),
             };
-            let message = label(record, schema::GAP, frame).sequenced(
-                &record.at,
-                frame,
-                place,
-                data,
-            );
+            let message = label(record, schema::GAP, frame).sequenced(&record.at, frame, place, data);
             outgoing(frame.topics.ledger(test), false, &message)
         }
         Body::Telemetry(_) => Err(Unsendable::NoTelemetry),

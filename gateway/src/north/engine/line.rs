@@ -85,11 +85,17 @@ impl Line {
         line
     }
 
-    /// New records join the live stream.
+    /// New records join the live stream. What the journal has forgotten is waited for no longer: whoever dropped it has
+    /// left a gap record.
     pub(super) fn extend(&mut self, head: Head) {
-        self.first = head.first.max(1);
+        let first = head.first.max(1);
+        if first > self.first {
+            self.live.forget_below(first);
+            self.backlog.forget_below(first);
+        }
+        self.first = first;
         if head.last >= self.end {
-            self.live.unsent.insert(self.end, head.last);
+            self.live.unsent.insert(self.end.max(first), head.last);
             self.end = head.last + 1;
         }
     }
@@ -198,6 +204,17 @@ mod tests {
             line.fix_head();
             assert_eq!(line.cursor(false), after, "from {before:?} with {head:?}");
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_waited_for() {
+        let mut line = Line::new(Class::Event, Some(&cursor(8, &[(2, 4)], &[])), Some(head(1, 9)));
+        assert_eq!(line.pending(), 5);
+        line.extend(head(9, 9));
+        assert_eq!(line.pending(), 1);
+        assert_eq!(line.cursor(false), cursor(9, &[], &[]));
+        line.extend(head(11, 10));
+        assert_eq!(line.cursor(false), cursor(11, &[], &[]), "nothing is left");
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub enum Read {
     Unreadable { seq: Seq, detail: String },
 }
 
+impl Read {
+    pub const fn seq(&self) -> Seq {
+        match self {
+            Self::Record(record) => record.seq,
+            Self::Unreadable { seq, .. } => *seq,
+        }
+    }
+}
+
 /// Why the journal could not be read. The engine waits and tries again; nothing is passed over.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the journal could not be read: {0}")]

@@ -271,6 +271,7 @@ impl Engine {
     fn gap(&self, lost: &Lost) -> Gap {
         Gap {
             uplink: Some(self.settings.uplink.clone()),
+            epoch: None,
             class: lost.class,
             from: lost.seq,
             to: lost.seq,

@@ -117,6 +117,12 @@ impl Stream {
         self.chain = Some(Chain { seq, epoch: Some(epoch), until: seq });
     }
 
+    /// Numbers below `first` are not stored any more.
+    pub(super) fn forget_below(&mut self, first: Seq) {
+        self.unsent.remove(0, first.saturating_sub(1));
+        self.ahead.retain(|read| read.seq() >= first);
+    }
+
     fn pop_done(&mut self) {
         while self.flights.front().is_some_and(|flight| flight.state == FlightState::Done) {
             self.flights.pop_front();

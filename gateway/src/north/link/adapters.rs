@@ -36,6 +36,8 @@ pub(in crate::north) struct StoreSource {
 }
 
 impl StoreSource {
+    /// Of a journal without a writer's thread.
+    #[cfg(test)]
     pub(in crate::north) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
         Self { reader: Some(reader), heads_rx, volatile: None, lookback: BTreeMap::new() }
     }
@@ -77,19 +79,21 @@ impl StoreSource {
         }
     }
 
-    /// The highest number in `from..=to` that `sees` accepts or that cannot be read.
+    /// The highest number in `from..=to` that `sees` accepts or that cannot be read; and from where on that is known:
+    /// where nothing of it is stored, thinning may have emptied far more.
     fn highest(
         &mut self,
         class: Class,
         from: Seq,
         to: Seq,
         sees: &dyn Fn(&Record) -> bool,
-    ) -> Result<Option<Seq>, SourceError> {
-        let (mut from, mut found) = (from, None);
+    ) -> Result<(Option<Seq>, Seq), SourceError> {
+        let (start, mut from, mut found, mut empty) = (from, from, None, true);
         while from <= to {
             // The bytes may cut a page short: then there is more.
             let page = self.read(class, from, to, usize::MAX, PAGE_BYTES)?;
             let Some(last) = page.last() else { break };
+            empty = false;
             from = number(last) + 1;
             let seen = |read: &&Read| match read {
                 Read::Record(record) => sees(record),
@@ -97,7 +101,14 @@ impl StoreSource {
             };
             found = page.iter().rev().find(seen).map(number).or(found);
         }
-        Ok(found)
+        if empty {
+            let next = self
+                .reader()?
+                .last_row_below(class, start)
+                .map_err(|error| SourceError(error.to_string()))?;
+            return Ok((None, next.map_or(0, |seq| seq + 1)));
+        }
+        Ok((found, start))
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -200,10 +211,8 @@ impl ContractWording {
     }
 
     fn clock_state(&self, standing: &Standing, now: &Stamp, clocks: &Clocks) -> ClockState {
-        let corrections = clocks.corrections(&now.boot).take(contract::CORRECTIONS_MAX).map(|known| BootClock {
-            boot: known.boot.clone(),
-            offset_ms: known.best.offset_ms,
-            trust: known.best.trust,
+        let corrections = clocks.corrections(&now.boot).take(contract::CORRECTIONS_MAX).map(|known| {
+            BootClock { boot: known.boot.clone(), offset_ms: known.best.offset_ms, trust: known.best.trust }
         });
         let wanted = standing.online && self.clock.wants_time();
         let nonce = if standing.online { lock(&self.asking).nonce(wanted, now.mono_ms) } else { None };

@@ -203,7 +203,7 @@ impl Shell {
             ("differs_ms".to_owned(), Value::Int(differs_ms)),
         ];
         let text = Text {
-            zh: format!("平台 {uplink} 的时间与其他来源不一致,未采用"),
+            zh: format!("平台 {uplink} 的时间与其他来源不一致ï¼未采用"),
             en: format!("the time of platform {uplink} differs from what others say, and was not taken"),
         };
         let draft = gateway_event(&self.now(), "clock.disputed", Severity::Minor, params.into(), text);
@@ -220,7 +220,11 @@ mod tests {
         let mut asking = Asking::new(true);
         assert!(asking.is_due(true, 100));
         let nonce = asking.nonce(true, 100).unwrap();
-        assert_eq!(asking.nonce(true, 150).as_deref(), Some(nonce.as_str()), "a state between bears the same");
+        assert_eq!(
+            asking.nonce(true, 150).as_deref(),
+            Some(nonce.as_str()),
+            "a state between bears the same"
+        );
         assert!(!asking.is_due(true, 200));
         assert_eq!(asking.answered("t-0", 300), Err(Refusal::TimeUnasked));
         assert_eq!(asking.answered(&nonce, 350), Ok(250), "a wrong nonce does not spoil the question");

@@ -34,13 +34,14 @@ pub(super) enum Looked {
 }
 
 impl Lookback {
-    /// The highest number in `floor..below` that may be seen. `look(from, to)` says the highest one in `from..=to`.
+    /// The highest number in `floor..below` that may be seen. `look(from, to)` says the highest one in `from..=to`, and
+    /// from where on it knows: below `from` where nothing is stored in between.
     pub(super) fn look<E>(
         &mut self,
         below: Seq,
         floor: Seq,
         page: u64,
-        mut look: impl FnMut(Seq, Seq) -> Result<Option<Seq>, E>,
+        mut look: impl FnMut(Seq, Seq) -> Result<(Option<Seq>, Seq), E>,
     ) -> Result<Looked, E> {
         let mut here = Stretch { top: below, bottom: below, found: None };
         let mut left = RECORDS_AT_ONCE;
@@ -59,9 +60,10 @@ impl Lookback {
                 break Looked::NotYet;
             }
             let from = here.bottom.saturating_sub(page.min(left)).max(floor);
-            here.found = look(from, here.bottom - 1)?;
+            let (found, known_from) = look(from, here.bottom - 1)?;
             left = left.saturating_sub(here.bottom - from);
-            here.bottom = here.found.unwrap_or(from);
+            here.found = found;
+            here.bottom = found.unwrap_or(known_from.min(from).max(floor));
         };
         self.keep(here);
         Ok(looked)
@@ -92,7 +94,7 @@ mod tests {
     fn look(lookback: &mut Lookback, below: Seq, floor: Seq, seen: &[Seq], read: &mut u64) -> Looked {
         let highest = |from: Seq, to: Seq| {
             *read += to - from + 1;
-            Ok::<_, ()>(seen.iter().copied().filter(|seq| (from..=to).contains(seq)).max())
+            Ok::<_, ()>((seen.iter().copied().filter(|seq| (from..=to).contains(seq)).max(), from))
         };
         lookback.look(below, floor, 64, highest).unwrap()
     }
@@ -112,6 +114,22 @@ mod tests {
         assert_eq!(look(&mut lookback, below + 10, 1, &seen, &mut read), Looked::Found(7));
         assert!(read <= 64, "{read} records read again");
         assert_eq!(look(&mut lookback, below + 10, 8, &seen, &mut read), Looked::Nothing, "another epoch");
+    }
+
+    #[test]
+    fn what_is_not_stored_is_passed_at_once() {
+        let (mut lookback, mut calls) = (Lookback::default(), 0);
+        // Thinned: a record in a million, and the one looked for is not the first.
+        let stored = [1_000_000, 2_000_000, 3_000_000];
+        let highest = |from: Seq, to: Seq| {
+            calls += 1;
+            let found = (from..=to).contains(&1_000_000).then_some(1_000_000);
+            let here = stored.iter().any(|seq| (from..=to).contains(seq));
+            let next = stored.iter().copied().filter(|seq| *seq < from).max().map_or(0, |seq| seq + 1);
+            Ok::<_, ()>((found, if here { from } else { next }))
+        };
+        assert_eq!(lookback.look(3_500_000, 1, 64, highest), Ok(Looked::Found(1_000_000)));
+        assert!(calls < 10, "{calls} calls");
     }
 
     #[test]

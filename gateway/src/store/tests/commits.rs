@@ -151,6 +151,7 @@ fn cursors_and_gap_records_settle_together() {
     cursors.classes.insert(Class::Event, ClassCursor { live_next: 7, ..ClassCursor::default() });
     let gap = Gap {
         uplink: Some(city.clone()),
+        epoch: None,
         class: Class::Event,
         from: 6,
         to: 6,

@@ -127,6 +127,7 @@ impl Model {
                 }
                 Answer::Done
             }
+            Op::Forget(_) => panic!("only housekeeping forgets"),
         }
     }
 

@@ -84,7 +84,11 @@ impl House {
 
     fn dropped(&self, reason: &str) -> u64 {
         let drops = self.metrics.drops();
-        drops.iter().filter(|drop| drop.labels.iter().any(|label| label == reason)).map(|drop| drop.count).sum()
+        drops
+            .iter()
+            .filter(|drop| drop.labels.iter().any(|label| label == reason))
+            .map(|drop| drop.count)
+            .sum()
     }
 }
 
@@ -94,6 +98,7 @@ fn options(clock: &Arc<ManualClock>, board: &Arc<Board>, metrics: &Arc<Metrics>)
         metrics: Arc::clone(metrics),
         board: Arc::clone(board),
         synchronous: Synchronous::Full,
+        keeping: None,
     }
 }
 
@@ -329,9 +334,11 @@ fn what_is_the_disks_fault_is_known_by_its_code() {
     };
     use rusqlite::ffi;
     assert!([ffi::SQLITE_FULL, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_READONLY].into_iter().all(sql));
-    assert!(![ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR_DATA]
-        .into_iter()
-        .any(sql));
+    assert!(
+        ![ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR_DATA]
+            .into_iter()
+            .any(sql)
+    );
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@ mod clocks;
 mod commits;
 mod crash;
 mod faults;
+mod forgetting;
+mod full_disk;
 mod memory;
 mod opening;
 mod reading;

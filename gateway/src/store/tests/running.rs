@@ -40,6 +40,7 @@ impl House {
             metrics: Arc::clone(&self.metrics),
             board: Arc::clone(&self.board),
             synchronous: Synchronous::Full,
+            keeping: None,
         }
     }
 

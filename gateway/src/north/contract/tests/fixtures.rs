@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
+use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, DeviceId, Epoch, GatewayName, PointName, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::*;
-use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 
@@ -118,6 +118,7 @@ pub(in crate::north::contract) fn alarm(seq: u64, rev: u64) -> Record {
 pub(in crate::north::contract) fn gap(seq: u64, class: Class, from: u64, to: u64) -> Record {
     let gap = Gap {
         uplink: None,
+        epoch: None,
         class,
         from,
         to,

@@ -58,7 +58,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
 }
 
 /// File, topic below the gateway, retain: as golden as the messages.
-const TOPICS: [(&str, &str, bool); 15] = [
+const TOPICS: [(&str, &str, bool); 17] = [
     ("state", "up/state", true),
     ("state-will", "up/state", true),
     ("snapshot", "up/snapshot", false),

@@ -56,7 +56,7 @@ impl Faults {
             crash: some(8),
             unreadable: some(8),
             broken_reads: some(20),
-            forget: some(4),
+            forget: some(20),
             fork: some(3),
             replay: some(10),
             platform_crash: some(10),

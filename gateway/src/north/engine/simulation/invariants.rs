@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 
 use super::World;
 use super::journal::{Contents, Journal};
+use super::platform::Platform;
 use crate::model::ids::Seq;
 use crate::model::record::{Body, Class, Gap};
 use crate::north::engine::Wording;
 
-fn gaps(contents: &Contents) -> Vec<&Gap> {
+/// The gap records that are stored, and those that the platform has: delivered, they may be forgotten themselves.
+fn gaps(contents: &Contents, platform: &Platform) -> Vec<Gap> {
     let records = contents[&Class::Event].values().filter_map(|row| row.record.as_deref());
-    let gaps = records.filter_map(|record| match &record.body {
+    let stored = records.map(|record| record.body.clone());
+    let kept = platform.kept.iter().filter(|((class, _), _)| *class == Class::Event);
+    let kept = kept.map(|(_, kept)| serde_json::from_str(&kept.body).unwrap());
+    let gaps = stored.chain(kept).filter_map(|body| match body {
         Body::Gap(gap) => Some(gap),
         Body::Event(_) | Body::Alarm(_) | Body::Telemetry(_) => None,
     });
     gaps.collect()
 }
 
-fn is_covered(gaps: &[&Gap], class: Class, seq: Seq) -> bool {
+fn is_covered(gaps: &[Gap], class: Class, seq: Seq) -> bool {
     gaps.iter().any(|gap| gap.class == class && (gap.from..=gap.to).contains(&seq))
 }
 
@@ -39,7 +44,7 @@ impl<J: Journal> World<J> {
     pub(super) fn check_nothing_lost(&mut self) {
         let contents = self.journal.contents();
         let cursors = self.journal.cursors().classes;
-        let gaps = gaps(&contents);
+        let gaps = gaps(&contents, &self.platform);
         self.check_acknowledged(&contents, &gaps);
         for (class, seq) in self.visible(&contents) {
             let pending = cursors.get(&class).is_none_or(|cursor| {
@@ -57,8 +62,8 @@ impl<J: Journal> World<J> {
         }
     }
 
-    /// What a device heard to be stored is, unless a gap record says otherwise.
-    fn check_acknowledged(&self, contents: &Contents, gaps: &[&Gap]) {
+    /// What a device heard to be stored is, or the platform has it, or a gap record says that it has not.
+    fn check_acknowledged(&self, contents: &Contents, gaps: &[Gap]) {
         for (&(class, seq), body) in &self.acknowledged {
             match contents[&class].get(&seq).map(|row| row.record.as_deref()) {
                 Some(Some(record)) => {
@@ -69,8 +74,10 @@ impl<J: Journal> World<J> {
                     assert!(spoiled, "{class:?} {seq} cannot be read, seed {}", self.seed);
                 }
                 None => assert!(
-                    is_covered(gaps, class, seq),
-                    "{class:?} {seq} was acknowledged and is not stored, seed {}",
+                    is_covered(gaps, class, seq)
+                        || self.platform.kept.contains_key(&(class, seq))
+                        || self.wording.hides(seq),
+                    "{class:?} {seq} was acknowledged and is neither stored nor delivered nor covered, seed {}",
                     self.seed
                 ),
             }
@@ -103,7 +110,7 @@ impl<J: Journal> World<J> {
 
     pub(super) fn check_delivered(&mut self) {
         let contents = self.journal.contents();
-        let gaps = gaps(&contents);
+        let gaps = gaps(&contents, &self.platform);
         for (class, seq) in self.visible(&contents) {
             let delivered = self.platform.kept.contains_key(&(class, seq));
             let arrived = delivered || is_covered(&gaps, class, seq);

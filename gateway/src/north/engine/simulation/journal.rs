@@ -57,7 +57,8 @@ pub(super) trait Journal: Source + Sized + Debug {
     /// Makes a record unreadable.
     fn spoil(&mut self, class: Class, seq: Seq);
 
-    /// Drops the oldest telemetry and leaves a gap record, as a disk budget does.
+    /// Forgets, as a disk budget does: at most `count` records or small pieces, covered by gap records where the platform
+    /// does not have them.
     fn forget(&mut self, count: usize, at: &Stamp);
 
     /// All that was ever dropped.
@@ -68,10 +69,11 @@ pub(super) trait Journal: Source + Sized + Debug {
 }
 
 /// The draft of the gap record for forgotten telemetry.
-pub(super) fn forgotten_gap(numbers: &[Seq], at: &Stamp) -> Option<Draft> {
+fn forgotten_gap(numbers: &[Seq], at: &Stamp) -> Option<Draft> {
     let (&from, &to) = (numbers.first()?, numbers.last()?);
     let gap = Gap {
         uplink: None,
+        epoch: None,
         class: Class::Telemetry,
         from,
         to,
@@ -146,7 +148,9 @@ impl SimJournal {
             }
             Op::Fork { .. } => return Answer::Forked(self.fork()),
             Op::Restore { .. } => panic!("this disk is never lost"),
-            Op::BeginCommand { .. } | Op::EndCommand { .. } => panic!("an uplink's engine gives no commands"),
+            Op::BeginCommand { .. } | Op::EndCommand { .. } | Op::Forget(_) => {
+                panic!("an uplink's engine does not ask for it")
+            }
         };
         for draft in drafts {
             self.append(draft.clone());

@@ -39,6 +39,11 @@ pub(in crate::north::engine) struct PlainWording {
 }
 
 impl PlainWording {
+    /// Whether a record of this number, if it is no gap record, is not for this platform.
+    pub(in crate::north::engine) const fn hides(&self, seq: Seq) -> bool {
+        self.hide != 0 && seq.is_multiple_of(self.hide)
+    }
+
     fn message(topic: &str, said: &Said) -> Outgoing {
         let payload = Bytes::from(serde_json::to_vec(said).unwrap());
         Outgoing { topic: topic.to_owned(), payload, retain: matches!(said, Said::State { .. }) }
@@ -51,8 +56,7 @@ impl PlainWording {
 
 impl Wording for PlainWording {
     fn sees(&self, record: &Record) -> bool {
-        let gap = matches!(record.body, crate::model::record::Body::Gap(_));
-        gap || self.hide == 0 || !record.seq.is_multiple_of(self.hide)
+        matches!(record.body, crate::model::record::Body::Gap(_)) || !self.hides(record.seq)
     }
 
     fn record(

@@ -58,6 +58,7 @@ impl Bench {
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
             synchronous: Synchronous::Full,
+            keeping: None,
         };
         let (store, _opened) = Store::open(dir.path(), options, Box::new(NoFold)).unwrap();
         let broker = Broker::start(script).await;
