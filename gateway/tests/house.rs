@@ -140,7 +140,8 @@ fn nothing_waits_by_wall_time() {
         }
         let text = fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let names = |word: &str| code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+        let names =
+            |word: &str| code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
         assert!(inside == "rt/clock.rs" || !names("SystemTime"), "{inside} reads a clock past rt::clock");
         if names("wall_ms") {
             named.push(inside);

@@ -109,10 +109,8 @@ impl Status {
 
     fn write_clock(&self, out: &mut String) -> std::fmt::Result {
         let clock = &self.board.clock;
-        let time = jiff::Timestamp::from_millisecond(self.now.wall_ms).map_or_else(
-            |_error| "?".to_owned(),
-            |time| format!("{time:.0}"),
-        );
+        let time = jiff::Timestamp::from_millisecond(self.now.wall_ms)
+            .map_or_else(|_error| "?".to_owned(), |time| format!("{time:.0}"));
         let trust = clock.trust.unwrap_or(self.now.trust);
         write!(out, "\nclock 时钟  {time}  trust {}  source {}", trust_name(trust), clock.source.as_str())?;
         match clock.changed_mono_ms {

@@ -124,9 +124,7 @@ impl ClientCertVerifier for PatientClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        patiently(self.clock.as_ref(), now, |at| {
-            self.inner.verify_client_cert(end_entity, intermediates, at)
-        })
+        patiently(self.clock.as_ref(), now, |at| self.inner.verify_client_cert(end_entity, intermediates, at))
     }
 
     fn verify_tls12_signature(

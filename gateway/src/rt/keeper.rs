@@ -348,7 +348,8 @@ impl Keeper {
     /// Who agrees with an answer; `own` is what the box itself knows.
     fn votes(&self, candidate: &Told, own: Option<i64>) -> Votes {
         let alike = |other: &Told| {
-            let room_ms = PLATFORMS_AGREE_MS.saturating_add(candidate.error_ms).saturating_add(other.error_ms);
+            let room_ms =
+                PLATFORMS_AGREE_MS.saturating_add(candidate.error_ms).saturating_add(other.error_ms);
             apart(candidate.offset_ms, other.offset_ms) <= room_ms
         };
         let platforms = self.told.values().filter(|other| alike(other)).count();

@@ -79,7 +79,8 @@ impl Places {
         let tells = found.iter().find_map(|rtc| {
             let seconds: i64 = std::fs::read_to_string(rtc.join("since_epoch")).ok()?.trim().parse().ok()?;
             // Half a second: it tells whole ones.
-            let offset_ms = seconds.checked_mul(1_000)?.checked_add(500)?.checked_sub_unsigned(reading.mono_ms)?;
+            let offset_ms =
+                seconds.checked_mul(1_000)?.checked_add(500)?.checked_sub_unsigned(reading.mono_ms)?;
             Some(Battery::Tells { offset_ms })
         });
         tells.unwrap_or(Battery::Absent)
@@ -90,9 +91,8 @@ impl Places {
 fn rtcs(class: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(class) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    let is_second = |rtc: &PathBuf| {
-        std::fs::read_to_string(rtc.join("hctosys")).map_or(true, |text| text.trim() != "1")
-    };
+    let is_second =
+        |rtc: &PathBuf| std::fs::read_to_string(rtc.join("hctosys")).map_or(true, |text| text.trim() != "1");
     found.sort_by_key(|rtc| (is_second(rtc), rtc.clone()));
     found
 }
@@ -153,7 +153,10 @@ impl Sources {
     }
 }
 
-async fn exchange(chrony: SocketAddr, sequence: u32) -> Result<Option<i64>, Box<dyn std::error::Error + Send + Sync>> {
+async fn exchange(
+    chrony: SocketAddr,
+    sequence: u32,
+) -> Result<Option<i64>, Box<dyn std::error::Error + Send + Sync>> {
     let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     socket.connect(chrony).await?;
     socket.send(&chrony::request(sequence)).await?;

@@ -204,7 +204,8 @@ pub(super) fn last_ntp_ms(conn: &Connection) -> rusqlite::Result<Option<i64>> {
         let sql = format!("SELECT wall_ms, trust FROM {} ORDER BY seq DESC LIMIT 1", class.as_str());
         let last: Option<(i64, i64)> =
             conn.prepare_cached(&sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let wall_ms = last.filter(|(_, trust)| *trust == trust_code(ClockTrust::Ntp)).map(|(wall_ms, _)| wall_ms);
+        let wall_ms =
+            last.filter(|(_, trust)| *trust == trust_code(ClockTrust::Ntp)).map(|(wall_ms, _)| wall_ms);
         latest = latest.max(wall_ms);
     }
     Ok(latest)

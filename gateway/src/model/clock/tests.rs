@@ -61,7 +61,8 @@ fn the_most_trusted_word_mends_and_only_what_is_worse() {
     assert_eq!(clocks.of(&boot(1)).unwrap().best, ntp);
     assert_eq!(clocks.of(&boot(1)).unwrap().last.trust, ClockTrust::Rtc);
     // What was disputed mends nothing any more.
-    let withdrawn = ClockChange { withdrawn: true, ..change(stamp(1, 12_000, 0, ClockTrust::None), Some(ntp)) };
+    let withdrawn =
+        ClockChange { withdrawn: true, ..change(stamp(1, 12_000, 0, ClockTrust::None), Some(ntp)) };
     clocks.note(&withdrawn);
     assert_eq!(clocks.mend(&early), None);
 }

@@ -32,8 +32,8 @@ use crate::model::stamp::Stamp;
 pub use down::{Command, Down, Issued, Receipt, Stream, TimeAnswer, answer_to_refused, parse_down};
 pub use records::{record_message, telemetry_message};
 pub use status::{
-    BootClock, CORRECTIONS_MAX, ClassState, ClockState, CommandResult, OpenAlarm, Outcome, SnapshotData, StateData,
-    StateReason, command_result, snapshot_pages, state_message, will_message,
+    BootClock, CORRECTIONS_MAX, ClassState, ClockState, CommandResult, OpenAlarm, Outcome, SnapshotData,
+    StateData, StateReason, command_result, snapshot_pages, state_message, will_message,
 };
 pub use topics::Topics;
 pub use view::{View, ViewError};

@@ -157,10 +157,8 @@ impl ContractWording {
     }
 
     fn clock_state(&self, standing: &Standing, now: &Stamp, clocks: &Clocks) -> ClockState {
-        let corrections = clocks.corrections(&now.boot).take(contract::CORRECTIONS_MAX).map(|known| BootClock {
-            boot: known.boot.clone(),
-            offset_ms: known.best.offset_ms,
-            trust: known.best.trust,
+        let corrections = clocks.corrections(&now.boot).take(contract::CORRECTIONS_MAX).map(|known| {
+            BootClock { boot: known.boot.clone(), offset_ms: known.best.offset_ms, trust: known.best.trust }
         });
         let wanted = standing.online && self.clock.wants_time();
         let nonce = if standing.online { lock(&self.asking).nonce(wanted, now.mono_ms) } else { None };

@@ -220,7 +220,11 @@ mod tests {
         let mut asking = Asking::new(true);
         assert!(asking.is_due(true, 100));
         let nonce = asking.nonce(true, 100).unwrap();
-        assert_eq!(asking.nonce(true, 150).as_deref(), Some(nonce.as_str()), "a state between bears the same");
+        assert_eq!(
+            asking.nonce(true, 150).as_deref(),
+            Some(nonce.as_str()),
+            "a state between bears the same"
+        );
         assert!(!asking.is_due(true, 200));
         assert_eq!(asking.answered("t-0", 300), Err(Refusal::TimeUnasked));
         assert_eq!(asking.answered(&nonce, 350), Ok(250), "a wrong nonce does not spoil the question");

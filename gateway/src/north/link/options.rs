@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{Broker, LastWill, MqttOptions, NetworkOptions, QoS, TlsConfiguration, Transport};
-use rustls::pki_types::pem::PemObject;
 use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 

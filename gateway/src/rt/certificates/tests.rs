@@ -107,6 +107,14 @@ fn nobody_elses_certificate_is_let_in_by_patience() {
     let (ours, theirs) = (pki(START_MS), pki(START_MS));
     let mixed = Pki { roots: ours.roots, leaf: theirs.leaf };
     for result in judged(&mixed, &clock) {
-        assert!(matches!(result, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature))), "{result:?}");
+        assert!(
+            matches!(
+                result,
+                Err(Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature
+                ))
+            ),
+            "{result:?}"
+        );
     }
 }

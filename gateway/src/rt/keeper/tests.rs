@@ -84,7 +84,12 @@ fn what_the_machine_alone_earns() {
         (0, Battery::Absent, ClockTrust::None, "a sane date is not enough: it may come from a file"),
         (0, Battery::Hosted, ClockTrust::Rtc, "kept by a host"),
         (0, right, ClockTrust::Rtc, "a battery clock agrees"),
-        (-DAY_MS, right, ClockTrust::None, "the machine went on from a file, its battery clock says otherwise"),
+        (
+            -DAY_MS,
+            right,
+            ClockTrust::None,
+            "the machine went on from a file, its battery clock says otherwise",
+        ),
         (-YEAR_MS, Battery::Tells { offset_ms: NOW_MS - YEAR_MS }, ClockTrust::None, "before the build"),
         (200 * YEAR_MS, Battery::Hosted, ClockTrust::None, "absurd"),
     ];

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
+use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, DeviceId, Epoch, GatewayName, PointName, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::*;
-use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Delivery, Filter, PlaceField};
 

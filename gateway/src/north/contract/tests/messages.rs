@@ -5,11 +5,11 @@ use serde_json::Value as Json;
 use super::super::status::LAST_REV;
 use super::super::*;
 use super::fixtures as f;
+use crate::model::clock::{ClockChange, ClockSource, Clocks};
 use crate::model::cursor::SeqRange;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::record::*;
 use crate::model::refusal::Refusal;
-use crate::model::clock::{ClockChange, ClockSource, Clocks};
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::north::config::{Filter, PlaceField};
 
@@ -146,7 +146,12 @@ fn a_clock_that_was_mended_later_gives_an_age_and_changes_no_stamp() {
     let happened_ms = now.wall_ms - 3_000;
     let offset_ms = happened_ms - i64::try_from(record.at.mono_ms).unwrap();
     clocks.note(&ClockChange {
-        at: Stamp { wall_ms: 60_000 + offset_ms, mono_ms: 60_000, trust: ClockTrust::Platform, ..record.at.clone() },
+        at: Stamp {
+            wall_ms: 60_000 + offset_ms,
+            mono_ms: 60_000,
+            trust: ClockTrust::Platform,
+            ..record.at.clone()
+        },
         source: ClockSource::Platform,
         confirmed: false,
         before: None,

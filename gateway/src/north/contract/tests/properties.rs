@@ -126,7 +126,8 @@ fn the_largest_stored_body_fits_a_message() {
     assert!(bytes(&event) >= RECORD_BODY_BYTES_MAX - 8 && bytes(&event) <= RECORD_BODY_BYTES_MAX);
     let long = "小".repeat(64);
     let (topics, view, now) = (f::topics(), f::pseudonymous(), f::stamp(0));
-    let frame = Frame { topics: &topics, compound: &long, now: &now, clocks: &Clocks::default(), view: &view };
+    let frame =
+        Frame { topics: &topics, compound: &long, now: &now, clocks: &Clocks::default(), view: &view };
     let record = f::record(u64::MAX, f::stamp(0), Body::Event(Box::new(event)));
     assert!(record_message(&record, u64::MAX - 1, false, &frame).is_ok());
 }

@@ -108,7 +108,8 @@ impl<J: Journal> World<J> {
         let known = known(&self.journal.contents());
         if reboot {
             self.machine.boots += 1;
-            let wrong_ms = [0, -self.machine.true_ms, self.rng.i64(-JUMPS_MS..JUMPS_MS)][self.rng.usize(0..3)];
+            let wrong_ms =
+                [0, -self.machine.true_ms, self.rng.i64(-JUMPS_MS..JUMPS_MS)][self.rng.usize(0..3)];
             self.machine.wrong_ms = wrong_ms;
             self.machine.evidence.ntp = None;
             let wall_ms = self.machine.true_ms + wrong_ms;

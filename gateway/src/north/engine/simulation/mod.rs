@@ -458,7 +458,10 @@ fn run_all<J: Journal>(seeds: u64, turns: u32) {
     );
     assert!(acknowledged > 0 && kept > 0);
     if number("GATEHOUSE_SEED").is_none() && number("GATEHOUSE_SEEDS").is_none() {
-        assert!(crashes > 0 && refused > 0 && late > 0 && clocks > 0 && mended > 0, "something was not tried");
+        assert!(
+            crashes > 0 && refused > 0 && late > 0 && clocks > 0 && mended > 0,
+            "something was not tried"
+        );
     }
 }
 

@@ -38,7 +38,9 @@ impl Bench {
 
     async fn tell(&self, nonce: &str, lie_ms: i64) {
         let time = jiff::Timestamp::from_millisecond(machine_clock().now().wall_ms + lie_ms).unwrap();
-        self.broker.publish(DOWN, &json!({ "nonce": nonce, "time": time.to_string() }).to_string(), false).await;
+        self.broker
+            .publish(DOWN, &json!({ "nonce": nonce, "time": time.to_string() }).to_string(), false)
+            .await;
     }
 
     /// Waits until something was refused for this reason so many times.
@@ -99,7 +101,10 @@ async fn a_lie_of_a_day_is_refused_counted_and_told() {
 async fn a_time_that_cannot_be_is_refused_by_a_name_of_its_own() {
     let mut bench = Bench::start_with(Battery::Absent).await;
     let nonce = bench.nonce().await;
-    bench.broker.publish(DOWN, &json!({ "nonce": nonce, "time": "1970-01-01T00:00:07Z" }).to_string(), false).await;
+    bench
+        .broker
+        .publish(DOWN, &json!({ "nonce": nonce, "time": "1970-01-01T00:00:07Z" }).to_string(), false)
+        .await;
     bench.refused("time_implausible", 1).await;
     assert_eq!(bench.trust(), ClockTrust::None);
     bench.stop().await;
