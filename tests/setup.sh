@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on a fresh Debian 12, and only what is missing: mosquitto and its clients, strace and
-# node through apt, the packages of tests/asyncapi and tests/z2m through npm with their lock files.
+# Installs what the tests need on a fresh Debian 12, and only what is missing: mosquitto and its clients, strace,
+# libfaketime and node through apt, the packages of tests/asyncapi and tests/z2m through npm with their lock files.
 #
 # Touches the machine's packages only where a program is missing; needs root or sudo then. Everything else stays in
 # this repository.
@@ -30,6 +30,8 @@ have cc || missing+=(build-essential)
 have mosquitto || missing+=(mosquitto)
 have mosquitto_pub || missing+=(mosquitto-clients)
 have strace || missing+=(strace)
+# libfaketime moves the wall clock of the program under test (tests/src/faketime.rs looks in the same places).
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 || missing+=(libfaketime)
 have node || missing+=(nodejs)
 have npm || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then

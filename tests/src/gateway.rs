@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::device::Login;
+use crate::faketime::FakeClock;
 use crate::pki::{Identity, Pki};
 use crate::ports;
 use crate::process::Process;
@@ -132,6 +133,8 @@ pub struct Plan {
     pub sensors: Vec<String>,
     /// Further accounts, with their passwords.
     pub clients: Vec<(String, String)>,
+    /// Further lines of `[gateway]`.
+    pub gateway: String,
     /// Lines of `[buses.lan.broker]`.
     pub broker: String,
     /// Further tables.
@@ -147,6 +150,7 @@ impl Plan {
             buttons: vec!["button-1".to_owned(), "button-2".to_owned()],
             sensors: vec!["meter-1".to_owned()],
             clients: Vec::new(),
+            gateway: String::new(),
             broker: "logins_per_s = 1000\n".to_owned(),
             extra: String::new(),
         }
@@ -234,9 +238,9 @@ impl Gateway {
         let plan = &self.plan;
         let mut text = format!(
             "[gateway]\nname = \"{}\"\ncompound = \"test compound\"\ndata_dir = \"data\"\n\
-             profiles_dir = \"profiles\"\nhttp = \"{}\"\n\n\
+             profiles_dir = \"profiles\"\nhttp = \"{}\"\n{}\n\n\
              [buses.lan.broker]\nlisten = \"{}\"\n{}\n\n[clients.{CLIENT}]\nbase = \"{BASE}\"\n",
-            plan.name, self.http, self.mqtt, plan.broker
+            plan.name, self.http, plan.gateway, self.mqtt, plan.broker
         );
         for (name, _) in &plan.clients {
             writeln!(text, "\n[clients.{name}]").unwrap();
@@ -274,6 +278,14 @@ impl Gateway {
     pub async fn run_traced(&mut self, output: &Path, env: Option<(&str, &str)>) {
         let mut command = strace::command(&program(), output);
         command.envs(env);
+        self.spawn(&mut command);
+        self.await_ready().await;
+    }
+
+    /// The same with a wall clock that the test moves.
+    pub async fn run_faked(&mut self, clock: &FakeClock) {
+        let mut command = Command::new(program());
+        clock.put_into(&mut command);
         self.spawn(&mut command);
         self.await_ready().await;
     }

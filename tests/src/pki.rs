@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
 use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject;
 use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
@@ -13,6 +17,14 @@ use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 pub struct Pki {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
+    /// When its certificates begin to be valid, in seconds since 1970; long ago if not given.
+    seconds: Option<u64>,
+}
+
+fn begin(params: &mut CertificateParams, seconds: Option<u64>) {
+    if let Some(seconds) = seconds {
+        params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+    }
 }
 
 /// Files of one certificate, PEM.
@@ -25,14 +37,20 @@ pub struct Identity {
 impl Pki {
     /// Makes an authority whose certificate is `ca.pem` in `folder`.
     pub fn new(folder: &Path) -> Self {
+        Self::valid_from(folder, None)
+    }
+
+    /// The same with an authority and certificates that begin so many seconds after 1970.
+    pub fn valid_from(folder: &Path, seconds: Option<u64>) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "Gatehouse test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        begin(&mut params, seconds);
         let cert = params.self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.pem"), cert.pem()).unwrap();
-        Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) }
+        Self { folder: folder.to_owned(), issuer: Issuer::new(params, key), seconds }
     }
 
     pub fn ca(&self) -> PathBuf {
@@ -47,6 +65,7 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        begin(&mut params, self.seconds);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let identity = Identity {
             cert: self.folder.join(format!("{common_name}.pem")),

@@ -120,8 +120,9 @@ proptest! {
             let at = told(n, *mono_ms, *trust, *wrong);
             let before = clocks.of(&at.boot).map(|known| known.last);
             clocks.note(&change(at, before));
-            let best = best.entry(u8::try_from(n).unwrap()).or_insert(*trust);
-            *best = (*best).max(*trust);
+            // A boot that was given up begins anew.
+            let earlier = before.map_or(*trust, |_known| best[&u8::try_from(n).unwrap()]);
+            best.insert(u8::try_from(n).unwrap(), earlier.max(*trust));
         }
         prop_assert!(clocks.boots.len() <= CLOCK_BOOTS_MAX);
         for (at, mono_ms, trust, wrong) in &looked {

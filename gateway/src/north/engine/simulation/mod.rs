@@ -159,7 +159,9 @@ impl<J: Journal> World<J> {
     fn turn(&mut self, making: bool) {
         let idle_ms = self.rng.u64(1..400);
         self.pass_ms(idle_ms);
-        self.tend_clock();
+        if making {
+            self.tend_clock();
+        }
         if making {
             self.make_records();
         }

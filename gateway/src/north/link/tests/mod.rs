@@ -1,6 +1,7 @@
 //! The link against a scripted broker and the real journal, in real time: sockets and the paused clock do not mix.
 
 mod broker;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
