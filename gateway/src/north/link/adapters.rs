@@ -33,6 +33,7 @@ pub(in crate::north) struct StoreSource {
 }
 
 impl StoreSource {
+    #[cfg(test)]
     pub(in crate::north) fn new(reader: Reader, heads_rx: watch::Receiver<Heads>) -> Self {
         Self { reader: Some(reader), heads_rx, volatile: None, lookback: BTreeMap::new() }
     }

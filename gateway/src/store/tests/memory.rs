@@ -120,6 +120,8 @@ async fn what_comes_while_the_disk_refuses_acts_is_told_and_is_stored_when_it_is
         house.volatile(house.press(n)).await;
     }
     house.store.append(vec![telemetry(&house.clock, "t1", 7)], Durability::Relaxed).await.unwrap();
+    // What nobody waits for is taken along.
+    house.volatile(Vec::new()).await;
     let kept = house.kept(Class::Event);
     assert_eq!(names(kept.iter().map(AsRef::as_ref)), ["store.lost", "2", "3"]);
     let durable = house.store.heads().borrow().epoch();
