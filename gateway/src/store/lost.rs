@@ -57,7 +57,8 @@ pub(super) struct Shut {
 }
 
 impl Shut {
-    /// Looks at what can be read of a journal that cannot be opened. `epoch` stands for that of one that cannot be read.
+    /// Looks once at what can be read of a journal that cannot be opened, and lets go of it: a connection kept open would
+    /// be in the way of the writer's. `epoch` stands for that of one that cannot be read.
     pub(super) fn new(
         (dir, synchronous): (&Path, Synchronous),
         clock: SharedClock,
@@ -125,7 +126,7 @@ impl Writer {
     /// anything.
     pub(super) fn write(&mut self, ops: &[Op]) -> Result<Vec<Answer>, Unwritten> {
         let Desk::Open(core) = &mut self.desk else {
-            return Err(Unwritten::Failed(StoreError::Missing { dir: self.desk.path() }));
+            return Err(Unwritten::Failed(StoreError::NotOpen { dir: self.desk.path() }));
         };
         let before = core.heads().pos();
         let first = match core.commit(ops) {

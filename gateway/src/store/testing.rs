@@ -18,7 +18,7 @@ use crate::model::record::{
 use crate::rt::clock::{Clock, ManualClock, SharedClock};
 
 use super::row::Epochs;
-use super::{Core, Opened, Read, Reader, StoreError, Synchronous};
+use super::{Core, Opened, Options, Read, Reader, Store, StoreError, Synchronous};
 
 pub(crate) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new())
@@ -144,6 +144,14 @@ pub(crate) fn open_unsynced(
 ) -> Result<(Core, Opened), StoreError> {
     let clock: SharedClock = Arc::clone(clock) as SharedClock;
     Core::open_on(dir, Synchronous::Normal, clock, Box::new(NoFold), Some(machine.to_owned()))
+}
+
+/// A running journal on a disk that refuses every write while the switch is on.
+pub(crate) fn store_with_switch(dir: &Path, options: Options) -> (Store, Arc<AtomicBool>) {
+    let fold = Box::new(NoFold);
+    let (core, _opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold).unwrap();
+    let refuses = core.refuses();
+    (Store::start(dir, core, options).unwrap(), refuses)
 }
 
 /// Makes the WAL be written back after so many pages, so that little work meets that too.
