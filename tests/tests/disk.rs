@@ -36,9 +36,8 @@ fn is_volatile(message: &Message) -> bool {
 fn told(platform: &Platform, n: u64) -> (usize, usize) {
     platform.look(|messages| {
         let of = |volatile: bool| {
-            let ours = |message: &&Message| {
-                pressed(message, BUTTON) == Some(n) && is_volatile(message) == volatile
-            };
+            let ours =
+                |message: &&Message| pressed(message, BUTTON) == Some(n) && is_volatile(message) == volatile;
             messages.iter().filter(ours).count()
         };
         (of(true), of(false))
@@ -118,13 +117,20 @@ impl Ward {
         press_in_vain(gateway, platform, first + 2).await;
         for n in first..first + 3 {
             // A cut may have come between a publish and its PUBACK; nothing else tells a press twice.
-            assert!((1..=2).contains(&told(platform, n).0), "press {n} was told {:?} times", told(platform, n));
+            assert!(
+                (1..=2).contains(&told(platform, n).0),
+                "press {n} was told {:?} times",
+                told(platform, n)
+            );
             assert_eq!(told(platform, n).1, 0, "press {n} is on no disk");
         }
         let (code, ill) = http::get(gateway.http, "/healthz").await.unwrap();
         assert!(code == 503 && ill.contains("journal"), "{code} {ill}");
         let memory = memory(gateway);
-        assert_eq!((memory["losses"].as_u64(), memory["dropped"].as_object().unwrap().len()), (Some(losses), 0));
+        assert_eq!(
+            (memory["losses"].as_u64(), memory["dropped"].as_object().unwrap().len()),
+            (Some(losses), 0)
+        );
         assert!(memory["lost_since_mono_ms"].is_u64() && memory["kept"].as_u64() >= Some(3), "{memory}");
     }
 
@@ -176,9 +182,9 @@ async fn a_disk_that_fills_turns_read_only_and_breaks_silences_nobody() {
         ward.recover(losses, first).await;
     }
     await_event(&ward.platform, "store.back", SOON).await;
-    let told = ward.platform.look(|all| {
-        all.iter().filter(|m| m.json["data"]["name"] == "store.lost" && is_volatile(m)).count()
-    });
+    let told = ward
+        .platform
+        .look(|all| all.iter().filter(|m| m.json["data"]["name"] == "store.lost" && is_volatile(m)).count());
     assert!(told >= 4, "store.lost was told {told} times");
     let report = ward.platform.look(|messages| gatehouse_tests::audit::audit(messages, "gw-disk"));
     report.assert_clean();
@@ -225,7 +231,8 @@ async fn a_sync_that_takes_two_seconds_loses_nothing_and_is_no_loss_of_the_disk(
 /// Waits for the listener alone: such a gateway is not well.
 async fn await_listening(gateway: &mut Gateway) {
     let mqtt = gateway.mqtt;
-    eventually_ok("the gateway listens", SOON, async || TcpStream::connect(mqtt).await.map(|_bound| ())).await;
+    eventually_ok("the gateway listens", SOON, async || TcpStream::connect(mqtt).await.map(|_bound| ()))
+        .await;
     assert!(gateway.process().ended().is_none());
 }
 

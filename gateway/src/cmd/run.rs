@@ -174,7 +174,10 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
             tracing::error!(epoch = %opened.epoch, reason, kept, "the journal was damaged; a new one is begun");
         }
         How::Lost { reason } => {
-            tracing::error!(reason, "the journal could not be opened; records are kept in memory until it can");
+            tracing::error!(
+                reason,
+                "the journal could not be opened; records are kept in memory until it can"
+            );
         }
         How::Restored { old, reason } => {
             tracing::error!(epoch = %opened.epoch, %old, reason, "the journal is a copy; its epoch was forked");

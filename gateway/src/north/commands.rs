@@ -136,7 +136,9 @@ pub fn not_now(command: &Command, epoch: Epoch, refusal: Refusal) -> CommandResu
 
 fn not_now_detail(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::StoreFailed => "the journal cannot be written, so the command could be done twice; nothing was done",
+        Refusal::StoreFailed => {
+            "the journal cannot be written, so the command could be done twice; nothing was done"
+        }
         _ => "nothing was done; try again later",
     }
 }

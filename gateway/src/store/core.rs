@@ -223,10 +223,7 @@ impl Core {
     }
 
     /// The same beside a memory journal: `kept` says of a record that it was kept there, so that the fold has seen it.
-    pub(super) fn reopen_beside(
-        &mut self,
-        kept: &mut dyn FnMut(&Record) -> bool,
-    ) -> Result<(), StoreError> {
+    pub(super) fn reopen_beside(&mut self, kept: &mut dyn FnMut(&Record) -> bool) -> Result<(), StoreError> {
         // The new connection comes first, so that the file is never without one and its WAL is not recovered between.
         (self.conn, _) = schema::open_writer(&self.path, self.synchronous)?;
         self.resync(kept)

@@ -159,7 +159,12 @@ impl Writer {
             dropped_before: self.dropped(),
         });
         if let Some(more) = self.echo.tell(text, now.mono_ms) {
-            tracing::error!(error = text, ?retry_in, more, "the journal cannot be written: records are kept in memory");
+            tracing::error!(
+                error = text,
+                ?retry_in,
+                more,
+                "the journal cannot be written: records are kept in memory"
+            );
         }
         self.hand((vec![notice::lost(&now, text)], false), |_draft| {});
         self.board.update(|board| board.store.trouble = Some(text.to_owned()));
@@ -213,13 +218,15 @@ impl Writer {
 
     /// What a batch comes to while the disk is lost.
     pub(super) fn keep(&mut self, ops: Vec<Op>, replies: Vec<Option<Reply>>) {
+        let mut answers = Vec::with_capacity(replies.len());
         for (op, reply) in ops.into_iter().zip(replies) {
             let kept = self.keep_one(op, reply.is_some());
-            if let Some(reply) = reply {
-                answer(reply, kept);
-            }
+            answers.extend(reply.map(|reply| (reply, kept)));
         }
         self.show_memory();
+        for (reply, kept) in answers {
+            answer(reply, kept);
+        }
     }
 
     fn keep_one(&mut self, op: Op, awaited: bool) -> Result<Answer, JournalError> {

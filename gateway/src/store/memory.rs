@@ -365,9 +365,8 @@ impl Memory {
     pub(super) fn last_ops(&self) -> Vec<Op> {
         let mut conns: Vec<_> = self.conns.iter().collect();
         conns.sort_unstable_by_key(|(_, conn)| **conn);
-        let conns = conns
-            .into_iter()
-            .map(|(uplink, conn)| Op::NextConn { uplink: uplink.clone(), at_least: *conn });
+        let conns =
+            conns.into_iter().map(|(uplink, conn)| Op::NextConn { uplink: uplink.clone(), at_least: *conn });
         let cursors = self
             .cursors
             .iter()

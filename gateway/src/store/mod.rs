@@ -133,8 +133,7 @@ impl Store {
         let (life_tx, life_rx) = watch::channel(Life::Running);
         let volatile = memory.reader();
         let told = (heads_tx, openings_tx);
-        let mut writer =
-            Writer::new((desk, memory), messages_rx, told, (clock, Arc::clone(&metrics), board));
+        let mut writer = Writer::new((desk, memory), messages_rx, told, (clock, Arc::clone(&metrics), board));
         if let Some(reason) = lost {
             writer.lose(&reason);
         }

@@ -41,13 +41,7 @@ pub(super) trait Sink {
         Ok(())
     }
 
-    fn spread(
-        &mut self,
-        record: &Record,
-        depth: usize,
-        waiting: &mut Vec<(Draft, usize)>,
-        room: &mut usize,
-    ) {
+    fn spread(&mut self, record: &Record, depth: usize, waiting: &mut Vec<(Draft, usize)>, room: &mut usize) {
         let mut drafts = self.fold(record);
         let taken = if depth > FOLD_DEPTH_MAX { 0 } else { drafts.len().min(*room) };
         let dropped = drafts.len().saturating_sub(taken);

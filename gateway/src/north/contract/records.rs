@@ -77,12 +77,7 @@ fn single(record: &Record, place: Link, frame: &Frame<'_>) -> Result<Outgoing, U
                 reason: Open::Known(gap.reason),
                 detail: gap.detail.clone(),
             };
-            let message = label(record, schema::GAP, frame).sequenced(
-                &record.at,
-                frame.now,
-                place,
-                data,
-            );
+            let message = label(record, schema::GAP, frame).sequenced(&record.at, frame.now, place, data);
             outgoing(frame.topics.ledger(test), false, &message)
         }
         Body::Telemetry(_) => Err(Unsendable::NoTelemetry),

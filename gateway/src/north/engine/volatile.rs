@@ -15,7 +15,9 @@ use super::sending::{Room, packet_bytes};
 use super::source::Source;
 use super::standing::is_critical;
 use super::verdict::{Verdict, code_text};
-use super::{ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Actions, Engine, PAUSE_MAX_MS, PAUSE_MS, Phase, Purpose, Stage};
+use super::{
+    ASIDE_RETRY_MAX_MS, ASIDE_RETRY_MS, Actions, Engine, PAUSE_MAX_MS, PAUSE_MS, Phase, Purpose, Stage,
+};
 
 /// The classes that are sent, in their order.
 const CLASSES: [Class; 2] = [Class::Alarm, Class::Event];
@@ -113,7 +115,9 @@ impl Engine {
                 Err(Some(at_ms)) => return actions.wake(at_ms),
                 Err(None) => return,
             };
-            let Some(record) = self.lane.entries.get(&key).map(|entry| Arc::clone(&entry.record)) else { return };
+            let Some(record) = self.lane.entries.get(&key).map(|entry| Arc::clone(&entry.record)) else {
+                return;
+            };
             match self.wording.volatile(&record, now) {
                 Ok(message) if packet_bytes(&message) <= room.packet_max() => {
                     let (class, serial) = key;

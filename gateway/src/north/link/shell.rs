@@ -446,7 +446,8 @@ impl Shell {
     pub(super) async fn finish(&mut self) {
         let cursors = self.engine.cursors();
         if self.source.reader.is_some()
-            && let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await {
+            && let Err(error) = self.parts.store.save_cursors(&self.parts.uplink, cursors).await
+        {
             warn!(uplink = %self.parts.uplink, error = %error, "the last cursors were not saved; some records will be sent twice");
         }
         let now_ms = self.parts.clock.mono_ms();

@@ -356,7 +356,8 @@ fn what_was_in_memory_only_is_counted_and_leaves_no_hole() {
     platform.event(1, 0);
     for seq in [3, 7] {
         let now = f::stamp(platform.now_ms);
-        let message = f::framed(&platform.view, &now, |frame| volatile_message(&f::volatile(seq, 900), frame));
+        let message =
+            f::framed(&platform.view, &now, |frame| volatile_message(&f::volatile(seq, 900), frame));
         platform.hear(&message.unwrap());
     }
     platform.event(2, 1);

@@ -204,7 +204,13 @@ impl Journal for StoredJournal {
 
     fn forget(&mut self, count: usize, at: &Stamp) {
         let process = self.process();
-        let found = process.source.reader.as_ref().unwrap().read(Class::Telemetry, 0, u64::MAX, count, usize::MAX).unwrap();
+        let found = process
+            .source
+            .reader
+            .as_ref()
+            .unwrap()
+            .read(Class::Telemetry, 0, u64::MAX, count, usize::MAX)
+            .unwrap();
         let gone: Vec<Seq> = found.iter().map(crate::store::Read::seq).collect();
         let Some(gap) = forgotten_gap(&gone, at) else { return };
         let below = gone.last().map_or(0, |last| last + 1);

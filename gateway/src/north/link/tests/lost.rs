@@ -48,7 +48,11 @@ async fn presses_reach_the_platform_without_a_disk_and_again_with_one() {
     press_in_memory(&bench, 2).await;
     heard(&mut bench, "button.pressed_2").await;
     let again = heard(&mut bench, "button.pressed_2").await;
-    assert_eq!((again.connection, again.json["volatile"].as_bool()), (2, Some(true)), "sent until its PUBACK");
+    assert_eq!(
+        (again.connection, again.json["volatile"].as_bool()),
+        (2, Some(true)),
+        "sent until its PUBACK"
+    );
     refuses.store(false, Ordering::SeqCst);
     for number in 1..=2 {
         let durable = heard(&mut bench, &format!("button.pressed_{number}")).await;
@@ -66,7 +70,8 @@ async fn presses_reach_the_platform_without_a_disk_and_again_with_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_state_at_the_platform_does_not_silence_a_box_without_a_disk() {
     let retained = |epoch: Epoch| {
-        let state = serde_json::json!({ "epoch": epoch.to_string(), "data": { "conn": 40, "online": false } });
+        let state =
+            serde_json::json!({ "epoch": epoch.to_string(), "data": { "conn": 40, "online": false } });
         vec![("gatehouse/v1/gate-1/up/state".to_owned(), state.to_string())]
     };
     let (mut bench, refuses) = {
@@ -92,7 +97,10 @@ async fn a_later_state_at_the_platform_does_not_silence_a_box_without_a_disk() {
     refuses.store(false, Ordering::SeqCst);
     bench.event_comes("store.restored").await;
     bench.event_comes("store.back").await;
-    assert_ne!(bench.store.heads().borrow().epoch(), before, "the fork was made up for");
+    // Of the fork the uplinks hear with the heads.
+    let mut heads = bench.store.heads();
+    let forked = heads.wait_for(|heads| heads.epoch() != before);
+    tokio::time::timeout(Duration::from_secs(10), forked).await.expect("the fork is made up for").unwrap();
     assert!(bench.store.reader().unwrap().conn_max().unwrap() > 40);
     bench.stop().await;
 }
