@@ -30,6 +30,8 @@ pub struct Report {
     pub arrivals: Vec<Arrival>,
     /// Records that arrived more than once with the same content: allowed, counted.
     pub duplicates: u64,
+    /// Messages about records that the gateway had in memory only.
+    pub volatile: u64,
     /// One id with two contents: never allowed.
     pub conflicts: Vec<String>,
     /// A stream that went back.
@@ -168,6 +170,15 @@ pub fn audit(messages: &[Message], gateway: &str) -> Report {
             conn = number(&message.json["data"]["conn"]).unwrap_or(conn);
         }
         if !bears_records(message.channel()) {
+            continue;
+        }
+        if message.json["volatile"] == Value::Bool(true) {
+            // Outside the numbering: only its identity can be wrong.
+            match single(message, conn) {
+                Ok(arrival) if arrival.previous == Some(0) && !arrival.replay => report.volatile += 1,
+                Ok(arrival) => report.malformed.push(format!("volatile {}: {}", arrival.id, message.json)),
+                Err(malformed) => report.malformed.push(malformed),
+            }
             continue;
         }
         if message.channel().ends_with("ledger") {

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod device;
+pub mod disk;
 pub mod faketime;
 pub mod gateway;
 pub mod http;

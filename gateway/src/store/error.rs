@@ -26,6 +26,9 @@ pub enum StoreError {
     /// There is no journal to read.
     #[error("no journal in {}; give the data_dir of a gateway that has run", dir.display())]
     Missing { dir: PathBuf },
+    /// The disk has not let it be opened yet.
+    #[error("the journal in {} is not open yet: its disk cannot be written", dir.display())]
+    NotOpen { dir: PathBuf },
     /// A file beside the journal.
     #[error("could not {verb} {}", path.display())]
     File { verb: &'static str, path: PathBuf, source: io::Error },

@@ -59,7 +59,8 @@ pub(super) struct Shut {
 }
 
 impl Shut {
-    /// Looks at what can be read of a journal that cannot be opened. `epoch` stands for that of one that cannot be read.
+    /// Looks once at what can be read of a journal that cannot be opened, and lets go of it: a connection kept open would
+    /// be in the way of the writer's. `epoch` stands for that of one that cannot be read.
     pub(super) fn new(
         (dir, synchronous): (&Path, Synchronous),
         (clock, fold): (SharedClock, Box<dyn Fold>),
@@ -139,7 +140,7 @@ impl Writer {
     /// anything.
     pub(super) fn write(&mut self, ops: &[Op]) -> Result<Vec<Answer>, Unwritten> {
         let Desk::Open(core) = &mut self.desk else {
-            return Err(Unwritten::Failed(StoreError::Missing { dir: self.desk.path() }));
+            return Err(Unwritten::Failed(StoreError::NotOpen { dir: self.desk.path() }));
         };
         let before = core.heads().pos();
         let first = match core.commit(ops) {
@@ -231,13 +232,15 @@ impl Writer {
 
     /// What a batch comes to while the disk is lost.
     pub(super) fn keep(&mut self, ops: Vec<Op>, replies: Vec<Option<Reply>>) {
+        let mut answers = Vec::with_capacity(replies.len());
         for (op, reply) in ops.into_iter().zip(replies) {
             let kept = self.keep_one(op, reply.is_some());
-            if let Some(reply) = reply {
-                answer(reply, kept);
-            }
+            answers.extend(reply.map(|reply| (reply, kept)));
         }
         self.show_memory();
+        for (reply, kept) in answers {
+            answer(reply, kept);
+        }
     }
 
     fn keep_one(&mut self, op: Op, awaited: bool) -> Result<Answer, JournalError> {

@@ -153,7 +153,7 @@ impl Store {
         let Options { clock, metrics, board, .. } = options;
         let (messages_tx, messages_rx) = mpsc::channel(JOURNAL_QUEUE_MAX);
         let (heads_tx, heads_rx) = watch::channel(desk.heads());
-        let (openings_tx, openings_rx) = watch::channel(0);
+        let (openings_tx, openings_rx) = watch::channel(u64::from(lost.is_none()));
         let (life_tx, life_rx) = watch::channel(Life::Running);
         let volatile = memory.reader();
         let told = (heads_tx, openings_tx);
@@ -191,13 +191,19 @@ impl Store {
         self.shared.volatile.clone()
     }
 
-    /// How often the file was opened after the start: what was read of it before is to be read anew.
+    /// How often the file was opened: 0 while the disk has not let it be, and one more after that.
     pub fn openings(&self) -> u64 {
         *self.shared.openings_rx.borrow()
     }
 
     /// A connection of its own that only reads.
+    ///
+    /// Not before the writer has opened the file: a reader on a read-only file system would hold the WAL's index as one
+    /// that can never be written, for the whole process.
     pub fn reader(&self) -> Result<Reader, StoreError> {
+        if self.openings() == 0 {
+            return Err(StoreError::NotOpen { dir: self.shared.dir.clone() });
+        }
         Reader::open(&self.shared.dir)
     }
 

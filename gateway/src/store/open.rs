@@ -40,7 +40,7 @@ pub enum How {
     /// It was damaged or missing; a new one was begun, and `store.reset` is its first record.
     Reset { set_aside: Option<PathBuf>, reason: String },
     /// The disk could not be written or read: records are kept in memory, and it is tried again. The epoch is that of
-    /// the memory journal, if nothing could be read.
+    /// the memory journal, if not even that could be read.
     Lost { reason: String },
     /// It is an old copy or comes from another machine; the epoch was forked, and `store.restored` says so.
     Restored { old: Epoch, reason: String },

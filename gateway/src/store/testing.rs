@@ -21,7 +21,7 @@ use super::budget::{Budgets, ROW_OVERHEAD_BYTES, ThinningStep};
 use super::heads::PerClass;
 use super::row::Epochs;
 use super::usage::TEXT_BYTES;
-use super::{Core, Opened, Read, Reader, Rest, StoreError, Synchronous};
+use super::{Core, Opened, Options, Read, Reader, Rest, Store, StoreError, Synchronous};
 
 pub(crate) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new())
@@ -143,6 +143,14 @@ pub(crate) fn open_unsynced(
 ) -> Result<(Core, Opened), StoreError> {
     let clock: SharedClock = Arc::clone(clock) as SharedClock;
     Core::open_on(dir, Synchronous::Normal, clock, Box::new(NoFold), Some(machine.to_owned()))
+}
+
+/// A running journal on a disk that refuses every write while the switch is on.
+pub(crate) fn store_with_switch(dir: &Path, options: Options) -> (Store, Arc<AtomicBool>) {
+    let fold = Box::new(NoFold);
+    let (core, _opened) = Core::open(dir, options.synchronous, options.clock.clone(), fold).unwrap();
+    let refuses = core.refuses();
+    (Store::start(dir, core, options).unwrap(), refuses)
 }
 
 /// Makes the WAL be written back after so many pages, so that little work meets that too.

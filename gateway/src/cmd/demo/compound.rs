@@ -2,8 +2,8 @@
 //! acknowledged it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, MqttOptions, PublishOptions, PublishResult, QoS};
@@ -13,9 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::ids::ClientName;
 
+/// The profile of which each message is a press.
+const PRESS_EACH: &str = "z2m-button-action";
+
+/// How long a device goes on with what is not acknowledged yet when the demo ends: a disk may just be back.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
 /// A device of the demo.
 #[derive(Debug, Clone)]
 pub(super) struct Talker {
+    pub(super) id: String,
     pub(super) topic: String,
     pub(super) profile: String,
 }
@@ -34,6 +41,22 @@ pub(super) struct Said {
     pub(super) sent: AtomicU64,
     /// Messages that the gateway acknowledged.
     pub(super) acknowledged: AtomicU64,
+    /// Acknowledged messages of buttons of which each message is a press, by device.
+    presses: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Said {
+    fn note(&self, talker: &Talker) {
+        self.acknowledged.fetch_add(1, Ordering::SeqCst);
+        if talker.profile == PRESS_EACH {
+            let mut presses = self.presses.lock().unwrap_or_else(PoisonError::into_inner);
+            *presses.entry(talker.id.clone()).or_default() += 1;
+        }
+    }
+
+    pub(super) fn presses(&self) -> BTreeMap<String, u64> {
+        self.presses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Starts one MQTT client for each account; each speaks for its devices until `cancel`.
@@ -84,8 +107,14 @@ async fn speak(
         let payload = payload(&talker.profile, turn, &mut rng).to_string();
         turn += 1;
         said.sent.fetch_add(1, Ordering::SeqCst);
-        if say(&client, &talker.topic, &payload).await {
-            said.acknowledged.fetch_add(1, Ordering::SeqCst);
+        let last_word = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            taken = say(&client, &talker.topic, &payload) => if taken { said.note(talker) },
+            // Nobody told it that it is safe, so that it may be lost.
+            () = last_word => break,
         }
     }
     polling.shutdown().await;
@@ -115,7 +144,7 @@ fn payload(profile: &str, turn: u64, rng: &mut fastrand::Rng) -> Value {
         "z2m-button-sos" => {
             json!({"sos": odd, "tamper": false, "battery": battery, "linkquality": linkquality})
         }
-        "z2m-button-action" => json!({"action": "emergency", "battery": battery, "linkquality": linkquality}),
+        PRESS_EACH => json!({"action": "emergency", "battery": battery, "linkquality": linkquality}),
         "z2m-contact" => json!({"contact": odd, "tamper": false, "battery_low": false, "battery": battery}),
         "z2m-smoke" => json!({"smoke": rng.u8(..) < 8, "tamper": false, "battery": battery}),
         "z2m-water-leak" => json!({"water_leak": rng.u8(..) < 8, "battery_low": false, "battery": battery}),

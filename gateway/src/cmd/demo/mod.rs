@@ -24,7 +24,8 @@ use self::view::{Received, View};
 use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::model::ids::ClientName;
-use crate::model::record::Class;
+use crate::model::record::{Body, Class};
+use crate::rt::board::MemoryStatus;
 use crate::south::broker::secrets::{Secret, write_secret};
 use crate::store::Read;
 
@@ -47,6 +48,10 @@ pub struct Args {
     /// End by itself after this time, for example 30s; until Ctrl-C if not given.
     #[arg(long = "for", value_name = "TIME", value_parser = super::span)]
     runs_for: Option<Duration>,
+    /// Where the journal stands, for example on a small disk that you fill meanwhile; must hold no journal yet. In a
+    /// folder of its own, removed at the end, if not given.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 /// What happened, at the end.
@@ -58,13 +63,21 @@ struct Sum {
     delivered: u64,
     duplicated: u64,
     lost: u64,
+    /// Presses that a device was told are safe, and are in no journal.
+    forgotten: u64,
+    memory: MemoryStatus,
 }
 
 /// Runs the demo; an error if anything was lost.
 #[expect(clippy::print_stdout, reason = "the command's output")]
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let folder = Folder::make()?;
-    let sum = scene(&folder.path, args.runs_for).await?;
+    if let Some(dir) = &args.data_dir
+        && dir.join("journal.db").exists()
+    {
+        bail!("{} holds a journal already; give the demo a directory of its own", dir.display());
+    }
+    let sum = scene(&folder.path, args.data_dir, args.runs_for).await?;
     println!();
     println!("messages sent by devices 设备发送      {:>8}", sum.sent);
     println!("acknowledged to devices 已应答         {:>8}", sum.acknowledged);
@@ -72,8 +85,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("delivered to the platform 已送达       {:>8}", sum.delivered);
     println!("delivered again, same id 重复送达      {:>8}", sum.duplicated);
     println!("lost 丢失                              {:>8}", sum.lost);
-    if sum.lost > 0 || sum.stored == 0 {
-        bail!("{} of {} records were lost", sum.lost, sum.stored);
+    println!("acknowledged and not on disk 应答后丢失 {:>7}", sum.forgotten);
+    let memory = &sum.memory;
+    if memory.losses > 0 {
+        let dropped: u64 = memory.dropped.values().sum();
+        println!("disk lost 磁盘失效, times              {:>8}", memory.losses);
+        println!("  stored when it was back 补存         {:>8}", memory.stored);
+        println!("  told from memory 内存直报            {:>8}", memory.told);
+        println!("  dropped, memory full 内存满丢弃      {dropped:>8}");
+    }
+    if memory.lost_since_mono_ms.is_some() {
+        bail!("the journal's disk is still lost: {} records end with this demo's memory", memory.kept);
+    }
+    if sum.lost > 0 || sum.forgotten > 0 || sum.stored == 0 {
+        bail!("{} of {} records and {} acknowledged presses were lost", sum.lost, sum.stored, sum.forgotten);
     }
     Ok(())
 }
@@ -102,10 +127,13 @@ impl Drop for Folder {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's output")]
-async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
+async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
     let platform = PlatformBroker::start().await?;
     let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
-    let Prepared { loaded, accounts, port } = prepare(folder, &cable)?;
+    let Prepared { mut loaded, accounts, port } = prepare(folder, &cable)?;
+    if let Some(dir) = data_dir {
+        loaded.settings.gateway.data_dir = dir;
+    }
     let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
     let view = View::open(platform.address, &root.unwrap_or_default()).await?;
     println!(
@@ -125,22 +153,27 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
     while devices.join_next().await.is_some() {}
     drain(&view, &daemon).await;
 
-    let stored = stored_ids(&daemon)?;
-    let sum = sum_up(&said, &stored, &view.received());
+    let stored = stored(&daemon)?;
+    let memory = daemon.board().snapshot().store.memory;
+    let sum = sum_up(&said, &stored, &view.received(), memory);
     daemon.stop().await?;
     view.close().await;
     cable.remove().await;
     Ok(sum)
 }
 
-fn sum_up(said: &Said, stored: &BTreeSet<String>, received: &Received) -> Sum {
+fn sum_up(said: &Said, stored: &Stored, received: &Received, memory: MemoryStatus) -> Sum {
+    let held = |device: &String| stored.presses.get(device).copied().unwrap_or(0);
+    let missing = |(device, acknowledged): (&String, &u64)| acknowledged.saturating_sub(held(device));
     Sum {
         sent: said.sent.load(Ordering::SeqCst),
         acknowledged: said.acknowledged.load(Ordering::SeqCst),
-        stored: stored.len() as u64,
-        delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
+        stored: stored.ids.len() as u64,
+        delivered: received.ids.keys().filter(|id| stored.ids.contains(*id)).count() as u64,
         duplicated: received.duplicates(),
-        lost: received.missing(stored).len() as u64,
+        lost: received.missing(&stored.ids).len() as u64,
+        forgotten: said.presses().iter().map(missing).sum(),
+        memory,
     }
 }
 
@@ -187,16 +220,12 @@ fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<Cli
     for (name, secret) in keys {
         let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
         let base = base.unwrap_or_else(|| name.to_string());
-        let talkers = loaded
-            .settings
-            .devices
-            .values()
-            .filter(|device| device.client.as_ref() == Some(&name))
-            .filter_map(|device| {
-                let template = loaded.profiles.get(&device.profile)?.mqtt.as_ref()?.topic.clone();
-                let topic = template.replace("{base}", &base).replace("{address}", device.address.as_ref()?);
-                Some(Talker { topic, profile: device.profile.to_string() })
-            });
+        let devices = loaded.settings.devices.iter().filter(|(_, device)| device.client.as_ref() == Some(&name));
+        let talkers = devices.filter_map(|(id, device)| {
+            let template = loaded.profiles.get(&device.profile)?.mqtt.as_ref()?.topic.clone();
+            let topic = template.replace("{base}", &base).replace("{address}", device.address.as_ref()?);
+            Some(Talker { id: id.to_string(), topic, profile: device.profile.to_string() })
+        });
         let account = Account { secret, talkers: talkers.collect() };
         accounts.insert(name, account);
     }
@@ -275,8 +304,8 @@ async fn drain(view: &View, daemon: &Daemon) {
     let deadline = Instant::now() + DRAIN_MAX;
     while Instant::now() < deadline {
         show(view);
-        if let Ok(stored) = stored_ids(daemon)
-            && view.received().missing(&stored).is_empty()
+        if let Ok(stored) = stored(daemon)
+            && view.received().missing(&stored.ids).is_empty()
         {
             return;
         }
@@ -284,10 +313,16 @@ async fn drain(view: &View, daemon: &Daemon) {
     }
 }
 
-/// The id of every record in the journal.
-fn stored_ids(daemon: &Daemon) -> anyhow::Result<BTreeSet<String>> {
+/// What stands in the journal: the id of every record, and how many presses of each button.
+#[derive(Debug, Default)]
+struct Stored {
+    ids: BTreeSet<String>,
+    presses: BTreeMap<String, u64>,
+}
+
+fn stored(daemon: &Daemon) -> anyhow::Result<Stored> {
     let reader = daemon.store().reader()?;
-    let mut ids = BTreeSet::new();
+    let mut stored = Stored::default();
     for class in Class::ALL {
         let head = reader.heads()?.of(class);
         let mut next = head.first;
@@ -295,11 +330,15 @@ fn stored_ids(daemon: &Daemon) -> anyhow::Result<BTreeSet<String>> {
             let page = reader.read(class, next, head.last, PAGE_RECORDS, usize::MAX)?;
             let Some(last) = page.last() else { break };
             next = last.seq() + 1;
-            ids.extend(page.into_iter().filter_map(|read| match read {
-                Read::Record(record) => Some(record.id()),
-                Read::Unreadable { .. } => None,
-            }));
+            for record in page.into_iter().filter_map(Read::into_record) {
+                if let Body::Event(event) = &record.body
+                    && event.name == "button.pressed"
+                {
+                    *stored.presses.entry(event.device.id.to_string()).or_default() += 1;
+                }
+                stored.ids.insert(record.id());
+            }
         }
     }
-    Ok(ids)
+    Ok(stored)
 }

@@ -158,3 +158,173 @@ impl Engine {
         entry.state = State::Waiting { until_ms };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulation::{PlainWording, Said, SimJournal, draft};
+    use super::super::*;
+    use super::*;
+    use crate::model::cursor::Head;
+    use crate::model::ids::Seq;
+    use crate::north::engine::{Read, SourceError};
+    use crate::rt::clock::{Clock, ManualClock};
+
+    /// A journal whose disk is lost.
+    struct Lost {
+        journal: SimJournal,
+        memory: Vec<(u64, Arc<Record>)>,
+        unreadable: bool,
+    }
+
+    impl Source for Lost {
+        fn heads(&mut self) -> Result<BTreeMap<Class, Head>, SourceError> {
+            if self.unreadable { Err(SourceError("gone".to_owned())) } else { self.journal.heads() }
+        }
+
+        fn read(
+            &mut self,
+            class: Class,
+            from: Seq,
+            to: Seq,
+            records_max: usize,
+            bytes_max: usize,
+        ) -> Result<Vec<Read>, SourceError> {
+            self.journal.read(class, from, to, records_max, bytes_max)
+        }
+
+        fn last_before(
+            &mut self,
+            class: Class,
+            below: Seq,
+            not_below: Seq,
+            sees: &dyn Fn(&Record) -> bool,
+        ) -> Result<Option<Seq>, SourceError> {
+            self.journal.last_before(class, below, not_below, sees)
+        }
+
+        fn volatile(&mut self, class: Class, after: u64, records_max: usize) -> Vec<(u64, Arc<Record>)> {
+            let kept = self.memory.iter().filter(|(serial, record)| record.class == class && *serial > after);
+            kept.take(records_max).cloned().collect()
+        }
+
+        fn epoch_start(&mut self, class: Class, seq: Seq) -> Result<Seq, SourceError> {
+            self.journal.epoch_start(class, seq)
+        }
+    }
+
+    /// What was sent: token, class, whether as backlog, number.
+    type Sent = Vec<(u64, Class, bool, Seq)>;
+
+    struct Bench {
+        clock: ManualClock,
+        source: Lost,
+        engine: Engine,
+    }
+
+    impl Bench {
+        fn new(hide: u64) -> Self {
+            let clock = ManualClock::new();
+            let mut journal = SimJournal::new();
+            for number in 1..=2 {
+                journal.append(draft(Class::Event, number, &clock.now()));
+            }
+            let settings = Settings {
+                uplink: UplinkName::new("street").unwrap(),
+                classes: Class::ALL.into_iter().collect(),
+                delivery: Delivery::Broker,
+                pacing: Pacing { backlog_delay_max_s: 0, backlog_per_s: 1_000_000, ..Pacing::default() },
+            };
+            let wording = Box::new(PlainWording { hide, batch: 10, large: false });
+            let heads = journal.heads().unwrap();
+            let rng = fastrand::Rng::with_seed(3);
+            let engine = Engine::new(settings, wording, &Cursors::default(), heads, rng);
+            Self { clock, source: Lost { journal, memory: Vec::new(), unreadable: false }, engine }
+        }
+
+        fn keep(&mut self, class: Class, serial: u64) {
+            let Draft { at, test, body, .. } = draft(class, serial, &self.clock.now());
+            let record = Record { pos: serial, epoch: Epoch(77), class, seq: serial, at, test, body };
+            self.source.memory.push((serial, Arc::new(record)));
+        }
+
+        fn connect(&mut self) {
+            self.engine.disconnected(self.clock.mono_ms());
+            let session = Session { conn: 1, epoch: Epoch(1), receive_max: u16::MAX, packet_max: u32::MAX };
+            self.engine.connected(session, self.clock.mono_ms());
+        }
+
+        fn step(&mut self) -> Sent {
+            let actions = self.engine.step(&self.clock.now(), &mut self.source);
+            let mut sent = Sent::new();
+            for publish in actions.publishes {
+                match serde_json::from_slice(&publish.message.payload).unwrap() {
+                    Said::Records { class, replay, previous, records } => {
+                        assert!(replay || previous == 0, "nothing follows from a volatile record's number");
+                        sent.push((publish.token, class, replay, records[0].0));
+                    }
+                    Said::State { .. } | Said::Snapshot => self.ack(publish.token, 0),
+                }
+            }
+            sent
+        }
+
+        fn ack(&mut self, token: u64, code: u8) {
+            self.engine.puback(token, code, &self.clock.now());
+        }
+    }
+
+    fn volatile(sent: &Sent) -> Vec<(Class, Seq)> {
+        sent.iter().filter(|(_, _, replay, _)| !replay).map(|(_, class, _, seq)| (*class, *seq)).collect()
+    }
+
+    #[test]
+    fn what_is_in_memory_only_is_sent_at_once_and_until_its_own_puback() {
+        let mut bench = Bench::new(0);
+        for (class, serial) in
+            [(Class::Event, 1), (Class::Event, 2), (Class::Alarm, 3), (Class::Telemetry, 4)]
+        {
+            bench.keep(class, serial);
+        }
+        bench.connect();
+        // Also where the journal cannot be read at all.
+        bench.source.unreadable = true;
+        let sent = bench.step();
+        let all = [(Class::Alarm, 3), (Class::Event, 1), (Class::Event, 2)];
+        assert_eq!(volatile(&sent), all, "alarms first; values wait for the disk");
+        bench.ack(sent[0].0, 0);
+        bench.ack(sent[1].0, 0x97);
+        assert_eq!(volatile(&bench.step()), [], "busy means later, under way means not again");
+        assert_eq!(bench.engine.take_tally().volatile, 1);
+        bench.source.unreadable = false;
+        bench.connect();
+        let sent = bench.step();
+        assert_eq!(volatile(&sent), all[1..], "what was not taken comes again on the next connection");
+        bench.ack(sent[0].0, 0);
+        // The other one stands on disk by now: its own streams have it, and a late PUBACK means nothing.
+        bench.source.memory.clear();
+        bench.step();
+        bench.ack(sent[1].0, 0);
+        bench.connect();
+        assert_eq!(volatile(&bench.step()), []);
+        assert_eq!(bench.engine.take_tally().volatile, 1);
+    }
+
+    #[test]
+    fn a_filter_hides_what_is_in_memory_too_and_danger_hastens_the_connection() {
+        let mut bench = Bench::new(2);
+        bench.keep(Class::Event, 2);
+        bench.step();
+        assert!(!bench.engine.critical_waits());
+        bench.connect();
+        assert_eq!(volatile(&bench.step()), []);
+        bench.keep(Class::Event, 3);
+        let sent = bench.step();
+        assert_eq!(volatile(&sent), [(Class::Event, 3)]);
+        // Refused for its own sake: tried again, seldom, and in nobody's way.
+        bench.ack(sent[0].0, 0x99);
+        bench.keep(Class::Event, 5);
+        assert_eq!(volatile(&bench.step()), [(Class::Event, 5)]);
+        bench.clock.advance_ms(ASIDE_RETRY_MS);
+        assert_eq!(volatile(&bench.step()), [(Class::Event, 3)]);
+    }
+}

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::accounts::Account;
-use super::owed::{self, Owed};
+use super::owed::{self, Key, Owed};
 use super::topics::{check_topic, matches};
 use crate::model::ids::{BusName, DeviceId};
 use crate::model::journal::{Durability, Journal, JournalError};
@@ -127,14 +127,11 @@ impl Line {
             && !self.owed.is_empty()
             && let Some(drafts) = self.owed.said_before(&key(), at.mono_ms)
         {
-            return match self.commit(account, drafts, message.qos).await {
-                Ok(()) => {
-                    self.owed.settle(&key());
-                    self.note_heard(targets, &at, message.qos);
-                    Verdict::Taken
-                }
-                Err(reason) => Verdict::Withheld(reason),
-            };
+            let verdict = self.say_again(account, drafts, (&key(), message.qos)).await;
+            if verdict == Verdict::Taken {
+                self.note_heard(targets, &at, message.qos);
+            }
+            return verdict;
         }
         let mut drafts = Vec::new();
         let mut refusals = Vec::new();
@@ -177,9 +174,7 @@ impl Line {
         }
         if volatile && message.qos > 0 {
             self.note_heard(targets, &at, message.qos);
-            for reason in refusals {
-                self.count(account, reason);
-            }
+            refusals.into_iter().for_each(|reason| self.count(account, reason));
             return Verdict::Withheld(Refusal::StoreVolatile);
         }
         // A message of which nothing could be read is refused with its first reason; of another, the fields are.
@@ -194,6 +189,17 @@ impl Line {
         }
         self.note_heard(targets, &at, message.qos);
         Verdict::Taken
+    }
+
+    /// What is in memory only is said again: it is taken when the journal has it on disk.
+    async fn say_again(&self, account: &Account, drafts: Vec<Draft>, (key, qos): (&Key, u8)) -> Verdict {
+        match self.commit(account, drafts, qos).await {
+            Ok(()) => {
+                self.owed.settle(key);
+                Verdict::Taken
+            }
+            Err(reason) => Verdict::Withheld(reason),
+        }
     }
 
     /// Commits the drafts. Events are always synced; values at QoS 0 wait for nobody.

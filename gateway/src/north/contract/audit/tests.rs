@@ -348,3 +348,21 @@ fn findings_are_bounded_and_all_counted() {
     assert_eq!(report.findings.len(), FINDINGS_MAX);
     assert_eq!(report.count(FindingKind::Schema), FINDINGS_MAX as u64 + 50);
 }
+
+#[test]
+fn what_was_in_memory_only_is_counted_and_leaves_no_hole() {
+    let mut platform = Platform::new(true);
+    platform.state(&connected(1, 0, &[]));
+    platform.event(1, 0);
+    for seq in [3, 7] {
+        let now = f::stamp(platform.now_ms);
+        let message =
+            f::framed(&platform.view, &now, |frame| volatile_message(&f::volatile(seq, 900), frame));
+        platform.hear(&message.unwrap());
+    }
+    platform.event(2, 1);
+    assert_eq!(platform.found(), []);
+    let report = platform.auditor.report();
+    assert_eq!((report.volatile, report.records, report.missing), (2, 2, 0));
+    assert!(report.to_string().contains("volatile records"));
+}

@@ -1,9 +1,11 @@
 //! The link against a scripted broker and the real journal, in real time: sockets and the paused clock do not mix.
 
 mod broker;
+mod lost;
 mod time;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Link, LinkError, Parts};
 use crate::model::ids::{DeviceId, Epoch, GatewayName, UplinkName};
-use crate::model::journal::{Durability, Journal, NoFold};
+use crate::model::journal::{Committed, Durability, Journal, JournalError, NoFold};
 use crate::model::place::Place;
 use crate::model::record::{Body, Category, Class, DeviceRef, Draft, Event};
 use crate::north::config::{Pacing, UplinkConfig};
@@ -51,6 +53,17 @@ fn quick() -> Pacing {
 
 impl Bench {
     async fn start(script: Script, pacing: Pacing, before: usize) -> Self {
+        let open = |dir: &Path, options| Store::open(dir, options, Box::new(NoFold)).unwrap().0;
+        Self::start_on(|_epoch| script, pacing, before, open).await
+    }
+
+    /// The same on a store that `open` makes; the script may depend on its epoch.
+    async fn start_on(
+        script: impl FnOnce(Epoch) -> Script,
+        pacing: Pacing,
+        before: usize,
+        open: impl FnOnce(&Path, Options) -> Store,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
         let clock = Arc::new(machine_clock());
@@ -61,8 +74,9 @@ impl Bench {
             synchronous: Synchronous::Full,
             keeping: None,
         };
-        let (store, _opened) = Store::open(dir.path(), options, Box::new(NoFold)).unwrap();
-        let broker = Broker::start(script).await;
+        let store = open(dir.path(), options);
+        let epoch = store.heads().borrow().epoch();
+        let broker = Broker::start(script(epoch)).await;
         let uplink = UplinkName::new("street").unwrap();
         let parts = Parts {
             uplink: uplink.clone(),
@@ -100,6 +114,10 @@ impl Bench {
 
     /// A button is pressed: one event, on disk.
     async fn press(&self, number: usize) {
+        self.try_press(number).await.unwrap();
+    }
+
+    async fn try_press(&self, number: usize) -> Result<Committed, JournalError> {
         let device = DeviceRef {
             id: DeviceId::new("button-1").unwrap(),
             kind: "button".to_owned(),
@@ -117,7 +135,7 @@ impl Bench {
         };
         let at = machine_clock().now();
         let draft = Draft { at, test: false, dedup: None, body: Body::Event(Box::new(event)) };
-        self.store.append(vec![draft], Durability::Synced).await.unwrap();
+        self.store.append(vec![draft], Durability::Synced).await
     }
 
     /// Waits until everything is delivered, and says where the cursor then stands.
