@@ -70,7 +70,9 @@ impl<'a> Writer<'a> {
         let below = |key: &str| section.path.iter().cloned().chain([key.to_owned()]).collect::<Vec<_>>();
         if let Some(kinds) = schema.get("oneOf").and_then(Value::as_array) {
             let kinds = kinds.iter().filter_map(|kind| kind.get("properties")?.as_object()?.iter().next());
-            return kinds.map(|(kind, schema)| Section { path: below(kind), schema, listed: false }).collect();
+            return kinds
+                .map(|(kind, schema)| Section { path: below(kind), schema, listed: false })
+                .collect();
         }
         if let Some(inner) = entry_schema(schema) {
             return vec![Section { path: below(placeholder(&section.path)), schema: inner, listed: false }];
@@ -89,7 +91,9 @@ impl<'a> Writer<'a> {
             let needed = required.contains(&**key);
             if self.is_table(property) {
                 tables.push((!needed, Section { path: below(key), schema: property, listed: false }));
-            } else if let Some(inner) = self.resolve(property).0.get("items").filter(|inner| self.is_table(inner)) {
+            } else if let Some(inner) =
+                self.resolve(property).0.get("items").filter(|inner| self.is_table(inner))
+            {
                 tables.push((!needed, Section { path: below(key), schema: inner, listed: true }));
             }
             if !(section.path.is_empty() && self.is_table(property)) {

@@ -84,7 +84,7 @@ pub struct GatewayConfig {
     /// Address of `/metrics` and `/healthz`, loopback only; none if not given.
     #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub http: Option<SocketAddr>,
-    /// Room for the journal, and what is forgotten first.
+    /// Room for the journal in `data_dir`, and what is forgotten first. The write-ahead log takes up to 16 MiB beside it.
     #[serde(default)]
     pub storage: StorageConfig,
 }

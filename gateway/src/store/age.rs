@@ -42,7 +42,8 @@ impl Calendar {
     /// The stamp by which ages are judged: its wall time counts only where it can be believed.
     pub(super) fn judged(&self, now: &Stamp) -> Stamp {
         let vouched = now.trust >= ClockTrust::Platform;
-        let trust = if vouched || now.mono_ms >= self.distrusted_until_ms { now.trust } else { ClockTrust::None };
+        let trust =
+            if vouched || now.mono_ms >= self.distrusted_until_ms { now.trust } else { ClockTrust::None };
         Stamp { trust, ..now.clone() }
     }
 }

@@ -116,7 +116,11 @@ impl Core {
         match self.attempt(ops) {
             Err(error) if self.keeper.struck(&error, &self.dir) => {
                 // What happened after all must not happen twice.
-                if self.resync().is_ok() && self.state.heads == before { self.attempt(ops) } else { Err(error) }
+                if self.resync().is_ok() && self.state.heads == before {
+                    self.attempt(ops)
+                } else {
+                    Err(error)
+                }
             }
             done => done,
         }

@@ -25,8 +25,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 /// How often the board and the metrics are told, in milliseconds.
 const SHOW_MS: u64 = 1_000;
 
-const _: () =
-    assert!(PIECES_URGENT * super::forget::PIECE_ROWS > crate::model::limits::COMMIT_RECORDS_MAX);
+const _: () = assert!(PIECES_URGENT * super::forget::PIECE_ROWS > crate::model::limits::COMMIT_RECORDS_MAX);
 
 /// When the next piece is due, and what was shown.
 #[derive(Debug, Default)]
@@ -100,12 +99,13 @@ impl Writer {
         let classes = Class::ALL.map(|class| (class, self.class_status(class)));
         let forgotten = self.known_forgotten();
         let reserve = self.core.keeper.reserve.as_ref();
-        let reserve =
-            ReserveStatus { bytes: reserve.map_or(0, Reserve::bytes), held: reserve.is_some_and(Reserve::is_held) };
+        let reserve = ReserveStatus {
+            bytes: reserve.map_or(0, Reserve::bytes),
+            held: reserve.is_some_and(Reserve::is_held),
+        };
         let full = self.core.keeper.is_full();
         let disk = self.core.keeper.disk;
-        let disk =
-            disk.map(|disk| DiskStatus { free_bytes: disk.free, total_bytes: disk.total, full });
+        let disk = disk.map(|disk| DiskStatus { free_bytes: disk.free, total_bytes: disk.total, full });
         let written = self.written();
         self.metrics.set_store("reserve_bytes", if reserve.held { reserve.bytes } else { 0 });
         if let Some(disk) = &disk {

@@ -310,7 +310,8 @@ impl Core {
 
     /// Whether forgetting must keep up with what comes in.
     fn is_pressed(&self) -> bool {
-        self.keeper.is_full() || Class::ALL.iter().any(|class| self.used(*class) > self.keeper.budgets.bytes[*class])
+        self.keeper.is_full()
+            || Class::ALL.iter().any(|class| self.used(*class) > self.keeper.budgets.bytes[*class])
     }
 
     fn forget(&mut self, piece: Box<Piece>) -> Result<Rest, StoreError> {
@@ -455,7 +456,8 @@ impl Core {
             return Ok(Found::Nothing);
         }
         let rows = candidates(&self.conn, Class::Telemetry, (from, to), true)?;
-        let (wants, borders) = (Wants::load(&self.conn, &self.keeper.uplinks)?, Borders::load(&self.conn, self.state.opened)?);
+        let (wants, borders) =
+            (Wants::load(&self.conn, &self.keeper.uplinks)?, Borders::load(&self.conn, self.state.opened)?);
         let mut choice = Choice::default();
         let mut done = if rows.len() < PIECE_ROWS { to } else { upto };
         let mut epoch = None;
@@ -490,7 +492,8 @@ impl Core {
             return Ok(Found::Nothing);
         }
         let rows = candidates(&self.conn, class, (from, to), false)?;
-        let (wants, borders) = (Wants::load(&self.conn, &self.keeper.uplinks)?, Borders::load(&self.conn, self.state.opened)?);
+        let (wants, borders) =
+            (Wants::load(&self.conn, &self.keeper.uplinks)?, Borders::load(&self.conn, self.state.opened)?);
         let mut choice = Choice::default();
         let mut epoch = None;
         let mut next = from;
@@ -546,9 +549,9 @@ impl Core {
     }
 
     fn count_others(&mut self, now_ms: u64) -> rusqlite::Result<()> {
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = TRUE AND name = ?1")?;
+        let mut statement = self.conn.prepare_cached(
+            "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = TRUE AND name = ?1",
+        )?;
         let mut bytes: u64 = 0;
         for table in OTHERS {
             let table: i64 = statement.query_row([table], |row| row.get(0))?;

@@ -45,8 +45,7 @@ pub(super) fn full(at: &Stamp, struck: bool, free: u64, total: u64) -> Draft {
 
 /// The disk has room again.
 pub(super) fn room(at: &Stamp, free: u64, total: u64) -> Draft {
-    let text =
-        Text { zh: "磁盘空间已恢复".to_owned(), en: "the disk has room again".to_owned() };
+    let text = Text { zh: "磁盘空间已恢复".to_owned(), en: "the disk has room again".to_owned() };
     event(at, ("store.room", Severity::Warning), room_params(free, total), text)
 }
 

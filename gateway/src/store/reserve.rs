@@ -207,7 +207,9 @@ mod tests {
         assert_eq!(disk(0, 4_000_000).low(), 80_000);
         assert!(disk(79_999, 4_000_000).is_low() && !disk(80_000, 4_000_000).is_low());
         let room = 2 * 800_000 + WAL_BYTES + 50_000;
-        assert!(!disk(room - 1, 40_000_000).has_room_for(50_000) && disk(room, 40_000_000).has_room_for(50_000));
+        assert!(
+            !disk(room - 1, 40_000_000).has_room_for(50_000) && disk(room, 40_000_000).has_room_for(50_000)
+        );
     }
 
     #[test]

@@ -161,12 +161,7 @@ pub(crate) fn spoil(core: &mut Core, class: Class, seq: Seq) {
 }
 
 /// Small budgets in bytes, alarms, events, telemetry, and how telemetry is thinned.
-pub(crate) fn keep_little(
-    core: &mut Core,
-    bytes: [u64; 3],
-    thinning: &[(u32, u32)],
-    uplinks: &[UplinkName],
-) {
+pub(crate) fn keep_little(core: &mut Core, bytes: [u64; 3], thinning: &[(u32, u32)], uplinks: &[UplinkName]) {
     let step = |&(older_than_h, keep_every_s)| ThinningStep { older_than_h, keep_every_s };
     let budgets = Budgets {
         bytes: PerClass::from_fn(|class| match class {
@@ -194,10 +189,8 @@ pub(crate) fn settle_house(core: &mut Core) -> usize {
 /// What the sums say, and what is counted row by row.
 pub(crate) fn usage(core: &mut Core) -> ([u64; 3], [u64; 3]) {
     let counted = Class::ALL.map(|class| {
-        let sql = format!(
-            "SELECT coalesce(sum({TEXT_BYTES} + {ROW_OVERHEAD_BYTES}), 0) FROM {}",
-            class.as_str()
-        );
+        let sql =
+            format!("SELECT coalesce(sum({TEXT_BYTES} + {ROW_OVERHEAD_BYTES}), 0) FROM {}", class.as_str());
         core.conn().query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
     });
     (Class::ALL.map(|class| core.state.sums.usage[class].bytes), counted)

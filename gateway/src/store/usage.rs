@@ -70,9 +70,9 @@ impl Sums {
                 .optional()?
                 .unwrap_or_default();
             let sql = format!("SELECT count(*), coalesce(sum({TEXT_BYTES}), 0) FROM {table} WHERE seq > ?1");
-            let (records, texts) = conn.prepare_cached(&sql)?.query_row([int(upto)], |row| {
-                Ok((number(row.get(0)?), number(row.get(1)?)))
-            })?;
+            let (records, texts) = conn
+                .prepare_cached(&sql)?
+                .query_row([int(upto)], |row| Ok((number(row.get(0)?), number(row.get(1)?))))?;
             let bytes = texts.saturating_add(records.saturating_mul(ROW_OVERHEAD_BYTES));
             sums.usage[class] = Usage {
                 records: known.records.saturating_add(records),

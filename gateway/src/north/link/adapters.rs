@@ -57,7 +57,8 @@ impl StoreSource {
             found = page.iter().rev().find(seen).map(number).or(found);
         }
         if empty {
-            let next = self.reader.last_row_below(class, start).map_err(|error| SourceError(error.to_string()))?;
+            let next =
+                self.reader.last_row_below(class, start).map_err(|error| SourceError(error.to_string()))?;
             return Ok((None, next.map_or(0, |seq| seq + 1)));
         }
         Ok((found, start))

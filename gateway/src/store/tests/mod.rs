@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod forgetting;
 mod full_disk;
+mod keeping;
 mod opening;
 mod reading;
 mod running;

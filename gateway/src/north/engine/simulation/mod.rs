@@ -427,10 +427,10 @@ fn run_all<J: Journal>(seeds: u64, turns: u32) {
         let (kept, acknowledged) = (world.platform.kept.len() as u64, world.acknowledged.len() as u64);
         let faults = [world.crashes, world.refused, world.late].map(u64::from);
         // Numbers that no platform ever had: only a gap record tells of them.
-        let missed = world.journal.forgotten().iter().filter(|number| !world.platform.kept.contains_key(number));
+        let missed =
+            world.journal.forgotten().iter().filter(|number| !world.platform.kept.contains_key(number));
         let missed = missed.count() as u64;
-        let counts =
-            [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2], missed];
+        let counts = [acknowledged, kept, world.platform.duplicates, faults[0], faults[1], faults[2], missed];
         sums = std::array::from_fn(|place| sums[place] + counts[place]);
     }
     let [acknowledged, kept, duplicates, crashes, refused, late, missed] = sums;
