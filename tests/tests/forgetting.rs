@@ -2,16 +2,21 @@
 //! exactly, and `status` says so. And what an event costs the flash.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use gatehouse::north::contract::audit::{Auditor, Options};
+use gatehouse_tests::audit::audit;
 use gatehouse_tests::device::Device;
-use gatehouse_tests::gateway::{Gateway, Plan};
+use gatehouse_tests::gateway::{Gateway, Plan, program};
 use gatehouse_tests::mosquitto::Mosquitto;
 use gatehouse_tests::platform::{Message, Platform};
+use gatehouse_tests::process::Process;
+use gatehouse_tests::proxy::{Cut, Door, Proxy};
 use gatehouse_tests::site::{LATER, Site, await_presses, await_state, measure, press};
 use gatehouse_tests::turn;
 use gatehouse_tests::wait::eventually;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, interval};
 
@@ -20,14 +25,11 @@ const BUTTON: &str = "button-1";
 /// Values sent while the platform is away: some 3 MB of records for a budget of 1 MiB.
 const VALUES: u64 = 9_000;
 
-/// The audit of `gatehouse platform-check`, from the first message on.
-fn platform_check(messages: &[Message]) -> gatehouse::north::contract::audit::Report {
-    let options = Options { from_start: true, late_ms: 600_000, ..Options::default() };
-    let mut auditor = Auditor::new(options).unwrap();
-    for message in messages {
-        auditor.take(&message.topic, &message.payload, message.retained, 0);
-    }
-    auditor.report()
+/// `gatehouse platform-check` beside the platform, from the first message on.
+fn platform_check(url: &str, output: &Path) -> Process {
+    let mut command = Command::new(program());
+    command.args(["platform-check", "--url", url, "--from-start", "--late-s", "600"]);
+    Process::spawn("platform-check", &mut command, output)
 }
 
 fn number(value: &Value) -> u64 {
@@ -52,9 +54,14 @@ fn gaps(messages: &[Message]) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_was_away_gets_every_event_and_is_told_what_is_missing() {
     let _turn = turn::shared();
-    let mut mosquitto = Mosquitto::start().await;
-    let mut platform = Platform::start(mosquitto.address(), "#").await;
-    let mut plan = Plan::new("gw-small", &mosquitto.url());
+    let mosquitto = Mosquitto::start().await;
+    let platform = Platform::start(mosquitto.address(), "#").await;
+    let proxy = Proxy::start(mosquitto.address()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut check = platform_check(&mosquitto.url(), &folder.path().join("check"));
+    eventually("platform-check listens", LATER, || check.output().contains("listening to").then_some(()))
+        .await;
+    let mut plan = Plan::new("gw-small", &proxy.url());
     plan.extra = "[gateway.storage]\ntelemetry_mib = 1\nevent_mib = 4\nreserve_mib = 4\n\
                   thinning = [{ older_than_h = 0, keep_every_s = 1 }]\n"
         .to_owned();
@@ -64,7 +71,8 @@ async fn a_platform_that_was_away_gets_every_event_and_is_told_what_is_missing()
     press(&mut device, BUTTON, 1).await.unwrap();
     await_presses(&platform, BUTTON, &[1].into(), LATER).await;
 
-    mosquitto.stop().await;
+    proxy.door(Door::Shut);
+    proxy.cut(Cut::Rst);
     let topic = gatehouse_tests::site::topic("meter-1");
     let mut presses = BTreeSet::from([1]);
     for n in 1..=VALUES {
@@ -91,16 +99,17 @@ async fn a_platform_that_was_away_gets_every_event_and_is_told_what_is_missing()
     // A crash between two pieces changes nothing.
     gateway.kill();
     gateway.run().await;
-    mosquitto.run().await;
-    platform.await_online().await;
+    proxy.door(Door::Open);
     await_presses(&platform, BUTTON, &presses, LATER).await;
     let mut device = Device::connect_patiently(&gateway.login()).await;
     measure(&mut device, "meter-1", 7).await.unwrap();
     gateway.await_delivered().await;
 
     let messages = platform.messages();
-    let report = platform_check(&messages);
-    assert!(report.is_clean(), "{report}");
+    audit(&messages, "gw-small").assert_clean();
+    check.signal(Signal::INT);
+    let verdict = check.wait(LATER).await;
+    assert!(verdict.success(), "platform-check found something: {}", check.output());
     let (came, gaps) = (received(&messages), gaps(&messages));
     let last = *came.last().unwrap();
     assert!(last >= VALUES, "only {last} values were stored");
