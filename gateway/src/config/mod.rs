@@ -88,7 +88,7 @@ pub struct GatewayConfig {
     /// host keeps the time.
     #[serde(default)]
     pub trust_clock: bool,
-    /// Room for the journal, and what is forgotten first.
+    /// Room for the journal in `data_dir`, and what is forgotten first. The write-ahead log takes up to 16 MiB beside it.
     #[serde(default)]
     pub storage: StorageConfig,
 }

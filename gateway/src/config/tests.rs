@@ -58,7 +58,7 @@ fn budgets_that_contradict_themselves_are_refused_at_their_place() {
     let with = |lines: &str| format!("compound = \"sunny-garden\"\n\n[gateway.storage]\n{lines}");
     let compound = "compound = \"sunny-garden\"";
     check(compound, &with("event_mb = 3"), "6:1 unknown key `event_mb`", "`event_mib`");
-    check(compound, &with("event_mib = 0"), "6:13 `event_mib` is 0, at least 1 is needed", "");
+    check(compound, &with("event_mib = 0"), "6:13 `event_mib` is 0, allowed is 1 to 65536", "");
     let steps =
         "thinning = [\n{ older_than_h = 24, keep_every_s = 60 },\n{ older_than_h = 12, keep_every_s = 900 }]";
     check(
@@ -68,7 +68,7 @@ fn budgets_that_contradict_themselves_are_refused_at_their_place() {
         "order the steps",
     );
     let table = "[[gateway.storage.thinning]]\nolder_than_h = 24\nkeep_every_s = 0";
-    check(compound, &with(table), "8:16 `keep_every_s` is 0, at least 1 is needed", "");
+    check(compound, &with(table), "8:16 `keep_every_s` is 0, allowed is 1 to 86400", "");
     let small = "reserve_mib = 9\nalarm_mib = 1\nevent_mib = 2\ntelemetry_mib = 4";
     let expected = "6:15 the reserve of 9 MiB is larger than the room for all records, 7 MiB";
     check(compound, &with(small), expected, "8 is enough");

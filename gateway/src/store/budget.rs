@@ -45,7 +45,7 @@ const FLOOR_BYTES_MAX: u64 = 8 * MIB;
 /// Measured: a test compares the sums with the file.
 pub(super) const ROW_OVERHEAD_BYTES: u64 = 36;
 
-/// `[gateway.storage]`: room for the journal in `data_dir`. Besides the budgets the write-ahead log takes up to 16 MiB.
+/// `[gateway.storage]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageConfig {
@@ -67,7 +67,7 @@ pub struct StorageConfig {
     /// The same for telemetry.
     #[schemars(range(min = 1, max = RETENTION_DAYS_MAX))]
     pub telemetry_days: Option<u32>,
-    /// How telemetry is thinned when its room runs out, gentlest step first; an empty list drops without thinning.
+    /// How telemetry is thinned when its room runs out, gentlest step first; an empty list drops without thinning. Without the key: one a minute after a day, one in 15 minutes after a week.
     #[schemars(length(max = THINNING_STEPS_MAX))]
     pub thinning: Vec<ThinningStep>,
     /// Size of the reserve file in MiB, given up first when the disk is full; 0 means none.

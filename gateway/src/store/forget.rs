@@ -3,7 +3,8 @@
 //! A gap record is written for each uplink that still needed some of the rows, and for nobody else: what every platform
 //! has acknowledged leaves no hole. While the last gap record of the same uplink and cause is not delivered, the next
 //! one takes its place and covers both, so that a platform that is away for a month finds one, and not a flood of them
-//! that would crowd out events. Gap records that are not delivered are never dropped.
+//! that would crowd out events. The number of the one replaced is itself covered by a gap record of the class event, which
+//! grows in the same way. Gap records that are not delivered are never dropped.
 //!
 //! Limits: [`PIECE_ROWS`] rows are looked at in a piece.
 
@@ -32,6 +33,8 @@ pub enum Cause {
     Dropped,
     /// Older than the retention time.
     Expired,
+    /// A gap record whose place a later one has taken: nothing is missing by it.
+    Joined,
 }
 
 impl Cause {
@@ -41,12 +44,13 @@ impl Cause {
             Self::Thinned { keep_every_s } => format!("thinned to one in {keep_every_s} s"),
             Self::Dropped => "dropped".to_owned(),
             Self::Expired => "expired".to_owned(),
+            Self::Joined => "joined".to_owned(),
         }
     }
 
     const fn reason(self) -> GapReason {
         match self {
-            Self::Thinned { .. } | Self::Dropped => GapReason::Forgotten,
+            Self::Thinned { .. } | Self::Dropped | Self::Joined => GapReason::Forgotten,
             Self::Expired => GapReason::Expired,
         }
     }
@@ -56,6 +60,7 @@ impl Cause {
             Self::Thinned { keep_every_s } => format!("thinned to one value a point in {keep_every_s} s"),
             Self::Dropped => "dropped for room, oldest first".to_owned(),
             Self::Expired => "older than the retention time".to_owned(),
+            Self::Joined => return "gap records whose place later ones have taken".to_owned(),
         };
         let time = |ms: Option<i64>| ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         match (time(oldest_ms), time(newest_ms)) {
@@ -69,6 +74,8 @@ impl Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Missing {
     uplink: UplinkName,
+    class: Class,
+    cause: Cause,
     /// None: the epoch of the gap record itself.
     epoch: Option<Epoch>,
     from: Seq,
@@ -229,6 +236,8 @@ pub(super) fn piece(
         let stamps = || needed.iter().filter_map(|row| row.wall_ms);
         let here = Missing {
             uplink: uplink.clone(),
+            class,
+            cause,
             epoch: borders.epoch(class, first.seq),
             from: first.seq,
             to: last.seq,
@@ -237,25 +246,53 @@ pub(super) fn piece(
             newest_ms: stamps().max(),
             replaces: None,
         };
-        missing.push(joined(conn, (class, cause), here, wants)?);
+        let here = joined(conn, here, wants)?;
+        let replaced = here.replaces;
+        missing.push(here);
+        if let Some(seq) = replaced {
+            missing.push(joined_cover(conn, uplink, seq, (wants, borders))?);
+        }
     }
     let (records, bytes) = (choice.rows.len() as u64, choice.bytes);
     Ok(Piece { class, cause, runs: choice.runs, records, bytes, thinned, missing })
 }
 
-/// Together with the last gap record of the same kind, if that is not delivered yet.
-fn joined(
+/// What covers the number of a gap record that is replaced, and of the last one that did so.
+fn joined_cover(
     conn: &Connection,
-    (class, cause): (Class, Cause),
-    here: Missing,
-    wants: &Wants,
+    uplink: &UplinkName,
+    seq: Seq,
+    (wants, borders): (&Wants, &Borders),
 ) -> rusqlite::Result<Missing> {
+    let here = Missing {
+        uplink: uplink.clone(),
+        class: Class::Event,
+        cause: Cause::Joined,
+        epoch: borders.epoch(Class::Event, seq),
+        from: seq,
+        to: seq,
+        count: 1,
+        oldest_ms: None,
+        newest_ms: None,
+        replaces: None,
+    };
+    let both = joined(conn, here.clone(), wants)?;
+    Ok(match both.replaces {
+        Some(own) if borders.epoch(Class::Event, own) == here.epoch => {
+            Missing { to: both.to.max(own), count: both.count.saturating_add(1), ..both }
+        }
+        _ => here,
+    })
+}
+
+/// Together with the last gap record of the same kind, if that is not delivered yet.
+fn joined(conn: &Connection, here: Missing, wants: &Wants) -> rusqlite::Result<Missing> {
     let known = conn
         .prepare_cached(
             "SELECT event.seq, event.body, gap.oldest_ms, gap.newest_ms FROM gap JOIN event ON event.seq = gap.seq \
              WHERE gap.uplink = ?1 AND gap.class = ?2 AND gap.cause = ?3",
         )?
-        .query_row(params![here.uplink.as_str(), class.as_str(), cause.label()], |row| {
+        .query_row(params![here.uplink.as_str(), here.class.as_str(), here.cause.label()], |row| {
             let seq = number(row.get(0)?);
             Ok((seq, row.get::<_, String>(1)?, row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?))
         })
@@ -304,7 +341,7 @@ impl Stage<'_> {
                 .execute(params![step.older_than_h, step.keep_every_s, int(upto)])?;
         }
         for missing in &piece.missing {
-            self.tell_gap(piece, missing)?;
+            self.tell_gap(missing)?;
         }
         let mut changed = vec![class];
         if !piece.missing.is_empty() && class != Class::Event {
@@ -320,8 +357,9 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn tell_gap(&mut self, piece: &Piece, missing: &Missing) -> rusqlite::Result<()> {
-        let Missing { uplink, epoch, from, to, count, oldest_ms, newest_ms, replaces } = missing;
+    fn tell_gap(&mut self, missing: &Missing) -> rusqlite::Result<()> {
+        let Missing { uplink, class, cause, epoch, from, to, count, oldest_ms, newest_ms, replaces } =
+            missing;
         if let Some(seq) = replaces {
             let texts: Option<i64> = self
                 .conn
@@ -335,12 +373,12 @@ impl Stage<'_> {
         let gap = Gap {
             uplink: Some(uplink.clone()),
             epoch: *epoch,
-            class: piece.class,
+            class: *class,
             from: *from,
             to: *to,
             count: *count,
-            reason: piece.cause.reason(),
-            detail: piece.cause.detail(*oldest_ms, *newest_ms),
+            reason: cause.reason(),
+            detail: cause.detail(*oldest_ms, *newest_ms),
         };
         // The next number is this record's: what the fold makes of it comes behind.
         let seq = self.state.heads.last[Class::Event].saturating_add(1);
@@ -351,8 +389,8 @@ impl Stage<'_> {
             )?
             .execute(params![
                 uplink.as_str(),
-                piece.class.as_str(),
-                piece.cause.label(),
+                class.as_str(),
+                cause.label(),
                 int(seq),
                 oldest_ms,
                 newest_ms

@@ -220,7 +220,8 @@ fn accounts(loaded: &Loaded, keys: BTreeMap<ClientName, String>) -> BTreeMap<Cli
     for (name, secret) in keys {
         let base = loaded.settings.clients.get(&name).and_then(|client| client.base.clone());
         let base = base.unwrap_or_else(|| name.to_string());
-        let devices = loaded.settings.devices.iter().filter(|(_, device)| device.client.as_ref() == Some(&name));
+        let devices =
+            loaded.settings.devices.iter().filter(|(_, device)| device.client.as_ref() == Some(&name));
         let talkers = devices.filter_map(|(id, device)| {
             let template = loaded.profiles.get(&device.profile)?.mqtt.as_ref()?.topic.clone();
             let topic = template.replace("{base}", &base).replace("{address}", device.address.as_ref()?);

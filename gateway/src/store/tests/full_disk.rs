@@ -115,7 +115,7 @@ fn a_full_disk_costs_telemetry_and_no_event() {
     assert!(names(&core).contains(&"store.room".to_owned()));
     let gaps = records(&core.reader().unwrap(), Class::Event);
     let gap = gaps.iter().find_map(|record| match &record.body {
-        Body::Gap(gap) => Some(gap.clone()),
+        Body::Gap(gap) if gap.class == Class::Telemetry => Some(gap.clone()),
         _ => None,
     });
     let gap = gap.expect("what was forgotten is told");

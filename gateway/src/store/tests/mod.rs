@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod forgetting;
 mod full_disk;
+mod keeping;
 mod memory;
 mod opening;
 mod reading;

@@ -1,0 +1,73 @@
+//! Keeping house on the writer's thread: between commits, shown on the board and in the metrics, told to readers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::journal::{Durability, Journal, NoFold};
+use crate::model::record::Class;
+use crate::rt::board::Board;
+use crate::rt::metrics::Metrics;
+
+use super::super::budget::StorageConfig;
+use super::super::testing::{all, clock, event, telemetry, uplink};
+use super::super::{Keeping, Options, Store, Synchronous};
+
+const LONG: Duration = Duration::from_secs(60);
+const MIB: u64 = 1024 * 1024;
+
+#[tokio::test]
+async fn a_flood_is_kept_within_its_budget_while_events_are_answered() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (metrics, board) = (Arc::new(Metrics::new()), Arc::new(Board::new()));
+    let storage =
+        StorageConfig { telemetry_mib: 1, reserve_mib: 4, thinning: Vec::new(), ..StorageConfig::default() };
+    let options = Options {
+        clock: Arc::clone(&clock) as _,
+        metrics: Arc::clone(&metrics),
+        board: Arc::clone(&board),
+        synchronous: Synchronous::Normal,
+        keeping: Some(Keeping { storage, uplinks: vec![uplink("city")] }),
+    };
+    let (store, _) = Store::open(dir.path(), options, Box::new(NoFold)).unwrap();
+    let mut most = 0;
+    for n in 0..40_i64 {
+        let drafts = (0..1_000).map(|m| telemetry(&clock, "t1", n * 1_000 + m)).collect();
+        // Synced, so that it is known when it stands.
+        store.append(drafts, Durability::Synced).await.unwrap();
+        store.append(vec![event(&clock, "b1", n, None)], Durability::Synced).await.unwrap();
+        clock.advance_ms(1_100);
+        let telemetry = board.snapshot().store.classes.get(&Class::Telemetry).cloned().unwrap_or_default();
+        most = most.max(telemetry.bytes);
+    }
+    let end = Instant::now() + LONG;
+    let status = loop {
+        clock.advance_ms(1_100);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let status = board.snapshot().store;
+        let telemetry = &status.classes[&Class::Telemetry];
+        if telemetry.bytes <= MIB && !status.forgotten.is_empty() {
+            break status;
+        }
+        assert!(Instant::now() < end, "still {telemetry:?}");
+    };
+    assert!(most < 2 * MIB, "the budget of 1 MiB was left far behind: {most}");
+    let telemetry = &status.classes[&Class::Telemetry];
+    assert_eq!(telemetry.budget_bytes, Some(MIB));
+    assert!(telemetry.oldest.is_some());
+    assert!(status.reserve.held && status.reserve.bytes == 4 * MIB);
+    assert_eq!(status.disk.as_ref().map(|disk| disk.full), Some(false));
+    let head = store.heads().borrow().of(Class::Telemetry);
+    assert_eq!(head.first, head.last + 1 - telemetry.records, "readers know where telemetry begins");
+    assert_eq!(status.forgotten[0].records, head.first - 1);
+    let text = metrics.render();
+    let counted =
+        format!("gatehouse_forgotten_total{{cause=\"dropped\",class=\"telemetry\"}} {}", head.first - 1);
+    assert!(text.contains(&counted), "{counted} is not in\n{text}");
+    assert!(text.contains("gatehouse_store_class{class=\"telemetry\",what=\"budget_bytes\"} 1048576"));
+    let events = all(&store.reader().unwrap(), Class::Event);
+    // One gap record for telemetry, one for those whose place it took.
+    assert_eq!(events.len(), 40 + 2, "a platform that is away finds a flood of gap records");
+    store.close().await.unwrap();
+}
