@@ -248,9 +248,9 @@ mod tests {
         }
 
         fn connect(&mut self) {
-            self.engine.disconnected(self.clock.mono_ms());
+            self.engine.disconnected(&self.clock.now());
             let session = Session { conn: 1, epoch: Epoch(1), receive_max: u16::MAX, packet_max: u32::MAX };
-            self.engine.connected(session, self.clock.mono_ms());
+            self.engine.connected(session, &self.clock.now());
         }
 
         fn step(&mut self) -> Sent {
