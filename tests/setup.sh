@@ -30,6 +30,7 @@ have cc || missing+=(build-essential)
 have mosquitto || missing+=(mosquitto)
 have mosquitto_pub || missing+=(mosquitto-clients)
 have strace || missing+=(strace)
+have unshare || missing+=(util-linux)
 have node || missing+=(nodejs)
 have npm || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
