@@ -32,6 +32,7 @@ have mosquitto_pub || missing+=(mosquitto-clients)
 have strace || missing+=(strace)
 # libfaketime moves the wall clock of the program under test (tests/src/faketime.rs looks in the same places).
 ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 || missing+=(libfaketime)
+have unshare || missing+=(util-linux)
 have node || missing+=(nodejs)
 have npm || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -2,6 +2,9 @@
 //! exactly, and `status` says so. And what an event costs the flash.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,9 +16,9 @@ use gatehouse_tests::mosquitto::Mosquitto;
 use gatehouse_tests::platform::{Message, Platform};
 use gatehouse_tests::process::Process;
 use gatehouse_tests::proxy::{Cut, Door, Proxy};
-use gatehouse_tests::site::{LATER, Site, await_presses, await_state, measure, press};
-use gatehouse_tests::turn;
-use gatehouse_tests::wait::eventually;
+use gatehouse_tests::site::{LATER, Site, await_event, await_presses, await_state, measure, press};
+use gatehouse_tests::wait::{eventually, eventually_ok};
+use gatehouse_tests::{http, turn};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, interval};
@@ -131,6 +134,79 @@ async fn a_platform_that_was_away_gets_every_event_and_is_told_what_is_missing()
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     println!("{} of {last} values forgotten, told by {} gap records", missing.len(), gaps.len());
+}
+
+const DISK_BYTES: u64 = 40 * 1024 * 1024;
+
+/// The gateway's program with its data on a small disk of its own, in a mount namespace that needs no root where the
+/// kernel lets users have one.
+fn on_small_disk(gateway: &Gateway) -> Command {
+    std::fs::create_dir(gateway.data_dir()).unwrap();
+    let mut command = Command::new("unshare");
+    let script = format!("mount -t tmpfs -o size={DISK_BYTES} tmpfs \"$0\" && exec \"$@\"");
+    command.args(["-rm", "sh", "-c", &script]).arg(gateway.data_dir()).arg(program());
+    command
+}
+
+/// Writes until nothing more fits, a page at last.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for piece in [1024 * 1024, 4096] {
+        while file.write_all(&vec![7; piece]).is_ok() {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_somebody_else_fills_costs_no_event() {
+    let _turn = turn::shared();
+    let mosquitto = Mosquitto::start().await;
+    let platform = Platform::start(mosquitto.address(), "#").await;
+    let mut plan = Plan::new("gw-full", &mosquitto.url());
+    plan.extra = "[gateway.storage]\ntelemetry_mib = 8\nreserve_mib = 8\n".to_owned();
+    let mut gateway = Gateway::prepare(plan);
+    let mut command = on_small_disk(&gateway);
+    gateway.spawn(&mut command);
+    gateway.await_ready().await;
+    await_state(&platform, "gw-full", 1).await;
+    let (address, pid) = (gateway.http, gateway.process().id());
+    let figure = async |what: &str| {
+        http::series(&gateway_metrics(address).await, "gatehouse_store", &[("what", what)])
+    };
+    eventually_ok("the reserve is held", LATER, async || match figure("reserve_bytes").await {
+        held if held > 8e6 => Ok(()),
+        held => Err(format!("{held} bytes")),
+    })
+    .await;
+    let mut device = Device::connect_patiently(&gateway.login()).await;
+    let mut presses = BTreeSet::new();
+    let mut next = 1..;
+    let mut speak = async |count: usize| {
+        for n in next.by_ref().take(count) {
+            press(&mut device, BUTTON, n).await.expect("an event is acknowledged on a full disk");
+            measure(&mut device, "meter-1", n).await.expect("a value too");
+            presses.insert(n);
+        }
+        presses.clone()
+    };
+    speak(200).await;
+    // Into the gateway's own view of the disk.
+    let inside = Path::new("/proc").join(pid.to_string()).join("root");
+    let data = inside.join(gateway.data_dir().strip_prefix("/").unwrap());
+    fill(&data.join("somebody-elses"));
+    let all = speak(600).await;
+    assert!(figure("disk_full").await > 0.5, "the disk was never full");
+    assert!(figure("reserve_bytes").await < 0.5, "the reserve was not needed");
+    std::fs::remove_file(data.join("somebody-elses")).unwrap();
+    await_event(&platform, "store.room", LATER).await;
+    await_presses(&platform, BUTTON, &all, LATER).await;
+    await_event(&platform, "store.full", LATER).await;
+    gateway.await_delivered().await;
+    assert!(figure("reserve_bytes").await > 8e6, "the reserve is not made again");
+    audit(&platform.messages(), "gw-full").assert_clean();
+}
+
+async fn gateway_metrics(address: SocketAddr) -> String {
+    http::get(address, "/metrics").await.expect("the metrics can be read").1
 }
 
 /// The bar: flash bytes an event at ten events a second.

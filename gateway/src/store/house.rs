@@ -21,6 +21,8 @@ use super::writer::Writer;
 const PIECES_URGENT: usize = 4;
 /// The pause between two pieces that are not urgent: appends and readers come first.
 const BREATH: Duration = Duration::from_millis(10);
+/// Before the first look.
+const FIRST: Duration = Duration::from_millis(500);
 /// After a piece that failed.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 /// How often the board and the metrics are told, in milliseconds.
@@ -29,7 +31,7 @@ const SHOW_MS: u64 = 1_000;
 const _: () = assert!(PIECES_URGENT * super::forget::PIECE_ROWS > crate::model::limits::COMMIT_RECORDS_MAX);
 
 /// When the next piece is due, and what was shown.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct House {
     next_at: Option<Instant>,
     shown_ms: Option<u64>,
@@ -40,6 +42,21 @@ pub(super) struct House {
     /// The oldest record of each class, by its number.
     oldest: Vec<(Class, u64, Option<Stamp>)>,
     forgotten: Option<Vec<ForgottenStatus>>,
+}
+
+impl Default for House {
+    /// The first look comes a moment after the start, which is for whoever waits already.
+    fn default() -> Self {
+        Self {
+            next_at: Some(Instant::now() + FIRST),
+            shown_ms: None,
+            written_before: reserve::written(),
+            records: 0,
+            last_pos: None,
+            oldest: Vec::new(),
+            forgotten: None,
+        }
+    }
 }
 
 impl House {

@@ -106,7 +106,7 @@ pub(super) struct Keeper {
 /// One step of thinning.
 #[derive(Debug)]
 struct Step {
-    step: ThinningStep,
+    rule: ThinningStep,
     survey: Survey,
     surveyed_at_ms: Option<u64>,
     /// Thinned up to here; none: not read from the file yet.
@@ -129,8 +129,8 @@ impl Keeper {
     }
 
     fn new(budgets: Budgets, uplinks: Vec<UplinkName>, reserve: Option<Reserve>) -> Self {
-        let step = |step: &ThinningStep| Step {
-            step: *step,
+        let step = |rule: &ThinningStep| Step {
+            rule: *rule,
             survey: Survey::default(),
             surveyed_at_ms: None,
             upto: None,
@@ -247,9 +247,7 @@ impl Core {
             }
         };
         self.keeper = Keeper::new(budgets, uplinks, reserve);
-        let now = self.clock.now();
-        self.keeper.look_at_disk(&self.dir, &now);
-        if let Some(disk) = self.keeper.disk
+        if let Some(disk) = Disk::of(&self.dir)
             && self.keeper.budgets.total() > disk.total
         {
             let (budgets, disk) = (self.keeper.budgets.total(), disk.total);
@@ -440,12 +438,12 @@ impl Core {
         let Some(at) = self.keeper.steps.get_mut(index) else { return Ok(Found::Nothing) };
         let upto = match at.upto {
             Some(upto) => upto,
-            None => *at.upto.insert(thinned_to(&self.conn, at.step)?),
+            None => *at.upto.insert(thinned_to(&self.conn, at.rule)?),
         };
-        if at.step.older_than_h == 0 {
+        if at.rule.older_than_h == 0 {
             at.survey.old_to = last;
         } else if at.surveyed_at_ms.is_none_or(|then| now.mono_ms.saturating_sub(then) >= AGAIN_MS) {
-            let age_ms = u64::from(at.step.older_than_h).saturating_mul(3_600_000);
+            let age_ms = u64::from(at.rule.older_than_h).saturating_mul(3_600_000);
             match at.survey.look(&self.conn, Class::Telemetry, age_ms, &judged)? {
                 Looked::Further => return Ok(Found::Further),
                 Looked::Done => at.surveyed_at_ms = Some(now.mono_ms),
@@ -467,7 +465,7 @@ impl Core {
                 done = row.seq.saturating_sub(1);
                 break;
             }
-            if at.thinning.keeps(row, at.step.keep_every_s) {
+            if at.thinning.keeps(row, at.rule.keep_every_s) {
                 choice.stays();
             } else {
                 choice.goes(row);
@@ -478,9 +476,9 @@ impl Core {
         if choice.is_empty() {
             return Ok(Found::Further);
         }
-        let cause = Cause::Thinned { keep_every_s: at.step.keep_every_s };
+        let cause = Cause::Thinned { keep_every_s: at.rule.keep_every_s };
         let work = (Class::Telemetry, cause);
-        let piece = piece(&self.conn, work, choice, Some((at.step, done)), (&wants, &borders))?;
+        let piece = piece(&self.conn, work, choice, Some((at.rule, done)), (&wants, &borders))?;
         Ok(Found::Piece(Box::new(piece)))
     }
 

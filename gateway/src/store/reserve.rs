@@ -22,7 +22,7 @@ const LOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const WAL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Zeros written at once where the file system cannot allocate otherwise.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The room of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -440,17 +440,7 @@ fn whatever_fails_what_is_forgotten_was_delivered_or_is_told() {
     for round in 0..150_i64 {
         clock.advance_ms(rng.u64(1..30_000));
         let before = core.heads();
-        let drafts: Vec<Draft> = (0..rng.usize(1..60))
-            .map(|n| match rng.u8(..8) {
-                0 => event(&clock, "b1", round, Some(Severity::Minor)),
-                1 => {
-                    let cause = event(&clock, "b2", round, None);
-                    alarm_of(cause, round)
-                }
-                _ => telemetry(&clock, &format!("t{}", n % 4), round),
-            })
-            .collect();
-        core.append(drafts).unwrap();
+        core.append(any_drafts(&mut rng, &clock, round)).unwrap();
         for class in Class::ALL {
             acknowledged
                 .extend((before.of(class).last + 1..=core.heads().of(class).last).map(|seq| (class, seq)));
@@ -468,12 +458,7 @@ fn whatever_fails_what_is_forgotten_was_delivered_or_is_told() {
         for _ in 0..rng.usize(..12) {
             if rng.u8(..6) == 0 {
                 faults += 1;
-                let switches = Switches::install(&mut core);
-                switches.set(&mut core, [Fault::Step(rng.i64(..3_000)), Fault::Commit][rng.usize(..2)]);
-                // Whether it failed or had nothing to do is the same to the model.
-                drop(core.housekeep());
-                switches.clear(&mut core);
-                core.reopen().unwrap();
+                housekeep_with(&mut core, [Fault::Step(rng.i64(..3_000)), Fault::Commit][rng.usize(..2)]);
             } else {
                 core.housekeep().unwrap();
             }
@@ -501,6 +486,24 @@ fn whatever_fails_what_is_forgotten_was_delivered_or_is_told() {
     println!("{crashes} crashes, {faults} faults, at most {most_gaps} gap records at once");
     assert!(crashes > 5 && faults > 100);
     assert!(core.forgotten().unwrap().len() >= 4, "{:?}", core.forgotten());
+}
+
+fn any_drafts(rng: &mut fastrand::Rng, clock: &ManualClock, round: i64) -> Vec<Draft> {
+    let draft = |rng: &mut fastrand::Rng, n: usize| match rng.u8(..8) {
+        0 => event(clock, "b1", round, Some(Severity::Minor)),
+        1 => alarm_of(event(clock, "b2", round, None), round),
+        _ => telemetry(clock, &format!("t{}", n % 4), round),
+    };
+    (0..rng.usize(1..60)).map(|n| draft(rng, n)).collect()
+}
+
+/// Whether it failed or had nothing to do is the same to the model.
+fn housekeep_with(core: &mut Core, fault: Fault) {
+    let switches = Switches::install(core);
+    switches.set(core, fault);
+    drop(core.housekeep());
+    switches.clear(core);
+    core.reopen().unwrap();
 }
 
 fn alarm_of(cause: Draft, n: i64) -> Draft {

@@ -66,6 +66,7 @@ fn begin(dir: &Path, reserve_bytes: u64) -> (Arc<ManualClock>, Core) {
     let clock = clock();
     let (mut core, _) = open(&dir.join("data"), &clock).unwrap();
     core.keep_within(Budgets { reserve_bytes, ..budgets() }, vec![uplink("city")]);
+    settle_house(&mut core);
     (clock, core)
 }
 

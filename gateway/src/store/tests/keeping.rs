@@ -14,7 +14,7 @@ use super::super::budget::StorageConfig;
 use super::super::testing::{all, clock, event, telemetry, uplink};
 use super::super::{Keeping, Options, Store, Synchronous};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
 
 #[tokio::test]
