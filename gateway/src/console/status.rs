@@ -318,4 +318,36 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line:?} is not in\n{text}");
         }
     }
+
+    #[test]
+    fn a_lost_disk_is_shown_while_it_is_lost_and_afterwards() {
+        let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
+        let clock = Arc::new(ManualClock::new());
+        let reporter = Reporter {
+            gateway: GatewayName::new("g").unwrap(),
+            clock: Arc::clone(&clock) as SharedClock,
+            board: Arc::clone(&board),
+            metrics,
+            started_mono_ms: 0,
+        };
+        board.update(|board| {
+            let memory = &mut board.store.memory;
+            (memory.lost_since_mono_ms, memory.losses, memory.kept, memory.told) = (Some(1_000), 1, 7, 2);
+            board.store.trouble = Some("disk full".to_owned());
+        });
+        clock.advance_ms(125_000);
+        let status = reporter.status();
+        assert_eq!(status.ill, ["journal: disk full"]);
+        let lost = "DISK LOST 磁盘不可写 for 2 min: 7 records in memory only, platforms took 2";
+        assert!(status.text().contains(lost), "{}", status.text());
+        board.update(|board| {
+            let memory = &mut board.store.memory;
+            (memory.lost_since_mono_ms, memory.stored, memory.last_lost_ms) = (None, 7, Some(125_000));
+            memory.dropped.insert(crate::model::record::Class::Telemetry, 3);
+            board.store.trouble = None;
+        });
+        let text = reporter.status().text();
+        assert!(text.contains("disk lost 1 times") && text.contains("7 records stored late"), "{text}");
+        assert!(text.contains("telemetry dropped 3: memory was full"), "{text}");
+    }
 }

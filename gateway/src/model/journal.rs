@@ -56,6 +56,10 @@ pub trait Journal: Send + Sync + Debug {
 /// The pipeline as the writer sees it: a pure fold that runs between insert and COMMIT.
 ///
 /// `apply` may be called for records whose COMMIT then fails; `commit` or `rollback` follows and settles it.
+///
+/// While the disk cannot be written, records that are kept in memory are applied and committed too: what they raise acts.
+/// They are not applied again when they reach the disk; there they have other numbers and the same positions, and what
+/// they gave rise to stands behind them as it was.
 pub trait Fold: Send + Debug {
     /// Folds one record into the state and returns what it gives rise to (alarm changes), stored in the same commit.
     fn apply(&mut self, record: &Record) -> Vec<Draft>;

@@ -197,11 +197,12 @@ impl Writer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             let open = self.gather().await;
-            self.recover(!open)?;
+            self.recover(false)?;
             if self.batch.is_due(Instant::now()) || !open {
                 self.commit()?;
             }
             if !open {
+                self.recover(true)?;
                 self.lament();
                 return Ok(());
             }
