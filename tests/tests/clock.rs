@@ -281,7 +281,8 @@ async fn a_box_in_1970_gets_through_tls() {
     let mut plan = Plan::new("gw-tls-1970", "");
     plan.uplinks = vec![Uplink::new("street", &mosquitto.tls_url()).extra(&files)];
     let mut gateway = Gateway::prepare(plan);
-    gateway.run_faked(&FakeClock::in_1970()).await;
+    let clock = FakeClock::in_1970();
+    gateway.run_faked(&clock).await;
     let online = state(&platform, "online", |data| data["online"] == true).await;
     assert_eq!(online["clocktrust"], "none");
     gateway.stop().await;

@@ -219,20 +219,15 @@ impl Clocks {
     pub fn note(&mut self, change: &ClockChange) {
         let (boot, after) = (&change.at.boot, change.after());
         let lowest = change.before.map_or(after.trust, |before| before.trust.min(after.trust));
-        match self.boots.iter().position(|known| known.boot == *boot) {
-            Some(place) => {
-                if let Some(known) = self.boots.get_mut(place) {
-                    known.lowest = known.lowest.min(lowest);
-                    known.last = after;
-                    if change.withdrawn || after.trust >= known.best.trust {
-                        known.best = after;
-                    }
-                }
+        if let Some(known) = self.boots.iter_mut().find(|known| known.boot == *boot) {
+            known.lowest = known.lowest.min(lowest);
+            known.last = after;
+            if change.withdrawn || after.trust >= known.best.trust {
+                known.best = after;
             }
-            None => {
-                self.boots.insert(0, BootClock { boot: boot.clone(), best: after, last: after, lowest });
-                self.boots.truncate(CLOCK_BOOTS_MAX);
-            }
+        } else {
+            self.boots.insert(0, BootClock { boot: boot.clone(), best: after, last: after, lowest });
+            self.boots.truncate(CLOCK_BOOTS_MAX);
         }
         if change.confirmed {
             self.confirm(change.at.wall_ms);
