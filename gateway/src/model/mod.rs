@@ -4,6 +4,7 @@ pub mod check;
 pub mod cursor;
 pub mod ids;
 pub mod journal;
+pub mod json;
 pub mod limits;
 pub mod place;
 pub mod record;

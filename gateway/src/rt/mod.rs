@@ -6,4 +6,5 @@ pub mod board;
 pub mod clock;
 pub mod echo;
 pub mod metrics;
+pub mod mqtt;
 pub mod supervise;

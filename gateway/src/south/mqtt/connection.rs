@@ -1,0 +1,315 @@
+//! One connection to an external broker, from CONNECT to its end. The loop around it is the supervisor's.
+//!
+//! Messages are judged beside each other, so that one commit gathers many, and acknowledged in the order in which they
+//! came (MQTT 5, 4.6). Order is kept for each device: its memory is held from a message's mapping to its commit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectReturnCode, ConnectionError, Event, EventLoop,
+    MqttOptions, Packet, Publish, QoS, RetainForwardRule, StateError, SubAck, SubscribeFilterInput,
+    SubscribeNoticeError, SubscribeReasonCode,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{External, MqttError, PACKET_BYTES_MAX, WINDOW};
+use crate::model::journal::{Durability, JournalError};
+use crate::model::refusal::Refusal;
+use crate::rt::mqtt;
+use crate::south::line::{Message, Source, Verdict};
+use crate::south::notice;
+use crate::south::profile::Origin;
+
+/// Packets that wait to be taken: beside the window, what came at QoS 0. Full: nothing more is read from the broker.
+const PACKETS_MAX: usize = 8;
+/// Topics in one SUBSCRIBE packet.
+const TOPICS_AT_ONCE: usize = 64;
+/// Acknowledgements, SUBSCRIBEs and UNSUBSCRIBEs that wait to be sent. 5 000 points need fewer devices.
+const REQUESTS_MAX: usize = 1_024;
+/// How long CONNACK may take, TCP and TLS included.
+const CONNACK_WAIT: Duration = Duration::from_secs(20);
+/// How long the DISCONNECT, and the acknowledgements before it, may take to leave. Less than the south's grace.
+const GOODBYE_WAIT: Duration = Duration::from_millis(700);
+/// MQTT 5 reason code of DISCONNECT: session taken over.
+const TAKEN_OVER: u8 = 0x8e;
+const SECONDS_PER_HOUR: u32 = 3_600;
+
+type Polling = Pin<Box<dyn Future<Output = MqttError> + Send>>;
+/// A message and what became of it; a notice of ours has no message.
+type Judged = (Option<Publish>, Verdict);
+/// Which topics were asked for, and the answer.
+type Granted = (Vec<String>, Result<SubAck, SubscribeNoticeError>);
+
+fn options(external: &External) -> Result<MqttOptions, MqttError> {
+    let mut options = mqtt::options(&external.config.peer(), &external.client_id, &external.line.deps.clock)?;
+    options
+        .set_clean_start(false)
+        .set_session_expiry_interval(Some(external.config.session_expiry_h.saturating_mul(SECONDS_PER_HOUR)))
+        // The client is a new one each time, and the session all the same the one that the broker kept.
+        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+        .set_ack_mode(AckMode::Manual)
+        .set_receive_maximum(Some(WINDOW))
+        .set_max_packet_size(Some(PACKET_BYTES_MAX));
+    Ok(options)
+}
+
+/// The event loop as one future, polled without a break: it ends only with the connection.
+async fn poll(mut eventloop: EventLoop, packets_tx: mpsc::Sender<Packet>, client_id: String) -> MqttError {
+    loop {
+        match eventloop.poll().await {
+            Ok(Event::Incoming(packet @ (Packet::ConnAck(_) | Packet::Publish(_)))) => {
+                if packets_tx.send(packet).await.is_err() {
+                    return MqttError::Lost("its reader has ended".to_owned());
+                }
+            }
+            // SUBACKs reach us by their notices, the rest is for the client.
+            Ok(Event::Incoming(_) | Event::Outgoing(_) | Event::Auth(_)) => {}
+            Err(error) => return ended(&error, client_id),
+        }
+    }
+}
+
+fn ended(error: &ConnectionError, client_id: String) -> MqttError {
+    match error {
+        ConnectionError::ConnectionRefused(code) => refused(*code),
+        ConnectionError::MqttState(StateError::ConnFail { reason }) => refused(*reason),
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. })
+            if *reason_code as u8 == TAKEN_OVER =>
+        {
+            MqttError::TakenOver(client_id)
+        }
+        other => MqttError::Lost(other.to_string()),
+    }
+}
+
+fn refused(code: ConnectReturnCode) -> MqttError {
+    use ConnectReturnCode as Code;
+    let hint = match code {
+        Code::BadUserNamePassword | Code::NotAuthorized => {
+            "; check `username`, `password_file` and the broker's rights"
+        }
+        Code::ClientIdentifierNotValid | Code::BadClientId => "; set `client_id` as the broker asks for it",
+        Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => "; the broker must speak MQTT 5",
+        _ => "",
+    };
+    MqttError::Refused { code: format!("{code:?}"), hint }
+}
+
+/// One connection. `Ok` only after `cancel`.
+pub(super) async fn run_once(
+    external: &External,
+    cancel: &CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), MqttError> {
+    let (client, eventloop) = AsyncClient::builder(options(external)?).capacity(REQUESTS_MAX).build();
+    let (packets_tx, packets_rx) = mpsc::channel(PACKETS_MAX);
+    let polling: Polling = Box::pin(poll(eventloop, packets_tx, external.client_id.clone()));
+    let mut connection = Connection {
+        external,
+        client,
+        polling,
+        packets_rx,
+        judging: FuturesOrdered::new(),
+        asked: FuturesUnordered::new(),
+        denied: Vec::new(),
+    };
+    tokio::select! {
+        opened = connection.open() => opened?,
+        () = cancel.cancelled() => return Ok(()),
+    }
+    ready();
+    let ended = connection.serve(cancel).await;
+    if ended.is_err() {
+        connection.finish_judging().await;
+    }
+    ended
+}
+
+struct Connection<'a> {
+    external: &'a External,
+    client: AsyncClient,
+    polling: Polling,
+    packets_rx: mpsc::Receiver<Packet>,
+    /// In the order of arrival; at most [`WINDOW`].
+    judging: FuturesOrdered<BoxFuture<'a, Judged>>,
+    asked: FuturesUnordered<BoxFuture<'static, Granted>>,
+    /// Topics that the broker does not let us hear.
+    denied: Vec<String>,
+}
+
+impl<'a> Connection<'a> {
+    /// CONNACK, the subscriptions' requests, and what a lost session means.
+    async fn open(&mut self) -> Result<(), MqttError> {
+        let until = Instant::now() + CONNACK_WAIT;
+        let connack = loop {
+            tokio::select! {
+                biased;
+                packet = self.packets_rx.recv() => match packet {
+                    Some(Packet::ConnAck(connack)) => break connack,
+                    Some(_) => {}
+                    None => return Err(MqttError::Lost("it ended before CONNACK".to_owned())),
+                },
+                error = &mut self.polling => return Err(error),
+                () = sleep_until(until) => return Err(MqttError::Lost("no CONNACK came".to_owned())),
+            }
+        };
+        self.external.up(connack.session_present);
+        if self.external.session_lost.load(Ordering::SeqCst) {
+            // First of all, so that it stands in front of what comes now.
+            self.judging.push_back(tell_session_lost(self.external).boxed());
+        }
+        self.subscribe()
+    }
+
+    /// Exactly the topics that the roster needs. Of a session that the broker kept, retained messages do not come again:
+    /// they would overtake what it has queued.
+    fn subscribe(&mut self) -> Result<(), MqttError> {
+        let mut topics: Vec<String> = self.external.line.roster.topics().map(str::to_owned).collect();
+        topics.sort_unstable();
+        for topics in topics.chunks(TOPICS_AT_ONCE) {
+            let filter = |topic: &String| {
+                SubscribeFilterInput::new(topic, QoS::AtLeastOnce)
+                    .retain_forward_rule(RetainForwardRule::OnNewSubscribe)
+            };
+            let notice = self
+                .client
+                .try_subscribe_many_tracked(topics.iter().map(filter))
+                .map_err(|error| MqttError::Lost(format!("SUBSCRIBE could not be sent: {error}")))?;
+            let topics = topics.to_vec();
+            self.asked.push(async move { (topics, notice.wait_async().await) }.boxed());
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, cancel: &CancellationToken) -> Result<(), MqttError> {
+        loop {
+            let room = self.judging.len() < usize::from(WINDOW);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return self.say_goodbye().await,
+                Some(judged) = self.judging.next() => self.answer(judged)?,
+                Some(granted) = self.asked.next() => self.take_granted(granted)?,
+                packet = self.packets_rx.recv(), if room => {
+                    if let Some(Packet::Publish(publish)) = packet {
+                        self.judging.push_back(judge(self.external, publish).boxed());
+                    }
+                }
+                error = &mut self.polling => return Err(error),
+            }
+        }
+    }
+
+    /// Acknowledges, or ends the connection so that the broker sends again.
+    fn answer(&mut self, (publish, verdict): Judged) -> Result<(), MqttError> {
+        if let Verdict::Withheld(reason) = verdict {
+            return Err(MqttError::Withheld(reason));
+        }
+        let Some(publish) = publish else { return Ok(()) };
+        let lost =
+            |error: rumqttc::ClientError| MqttError::Lost(format!("PUBACK could not be sent: {error}"));
+        self.client.try_ack(&publish).map_err(lost)?;
+        if verdict == Verdict::Refused(Refusal::TopicUnknown) {
+            // The session still knows a device that was taken out of the configuration.
+            let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+            if let Err(error) = self.client.try_unsubscribe(topic) {
+                tracing::debug!(bus = %self.external.line.bus, %error, "UNSUBSCRIBE could not be sent");
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to one SUBSCRIBE. When all have come, the session is worth remembering.
+    fn take_granted(&mut self, (topics, answer): Granted) -> Result<(), MqttError> {
+        let suback = answer.map_err(|error| MqttError::Lost(format!("SUBSCRIBE: {error}")))?;
+        let codes = suback.return_codes.iter().map(Some).chain(std::iter::repeat(None));
+        for (topic, code) in topics.into_iter().zip(codes) {
+            if !matches!(code, Some(SubscribeReasonCode::Success(_))) {
+                self.external.line.count(self.external.line.bus.as_str(), Refusal::SubscriptionDenied);
+                self.denied.push(topic);
+            }
+        }
+        if !self.asked.is_empty() {
+            return Ok(());
+        }
+        if let (Some(first), count) = (self.denied.first(), self.denied.len()) {
+            self.external.warn(&format!(
+                "the broker refuses {count} subscriptions, the first to {first:?}; grant this client to read it"
+            ));
+        }
+        if let Err(error) = self.external.known.note() {
+            tracing::warn!(bus = %self.external.line.bus, %error, "the session could not be noted: if the broker loses it over a restart of the gateway, nobody will know");
+        }
+        Ok(())
+    }
+
+    /// After the connection's end: what is being judged is settled, so that it is known when the broker repeats it.
+    async fn finish_judging(&mut self) {
+        let until = Instant::now() + self.external.line.commit_timeout;
+        while let Ok(Some(_judged)) = timeout_at(until, self.judging.next()).await {}
+    }
+
+    /// Acknowledges what is on disk and disconnects. The broker keeps the session.
+    async fn say_goodbye(&mut self) -> Result<(), MqttError> {
+        let until = Instant::now() + GOODBYE_WAIT;
+        while !self.judging.is_empty() {
+            tokio::select! {
+                biased;
+                Some(judged) = self.judging.next() => self.answer(judged)?,
+                // What still arrives is not taken any more, and comes again.
+                _untaken = self.packets_rx.recv() => {}
+                error = &mut self.polling => return Err(error),
+                () = sleep_until(until) => break,
+            }
+        }
+        self.client
+            .try_disconnect()
+            .map_err(|error| MqttError::Lost(format!("DISCONNECT could not be sent: {error}")))?;
+        loop {
+            tokio::select! {
+                end = &mut self.polling => {
+                    tracing::debug!(bus = %self.external.line.bus, %end, "disconnected");
+                    return Ok(());
+                }
+                _untaken = self.packets_rx.recv() => {}
+                () = sleep_until(until) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Judges one message and commits what it says.
+async fn judge(external: &External, publish: Publish) -> Judged {
+    let source = Source { name: external.line.bus.as_str(), speaker: &external.speaker, base: None };
+    let Ok(topic) = std::str::from_utf8(&publish.topic) else {
+        external.line.count(source.name, Refusal::TopicMalformed);
+        return (Some(publish), Verdict::Refused(Refusal::TopicMalformed));
+    };
+    // Without "retain as published" the flag stands only on what the broker had kept (MQTT 5, 3.3.1.3).
+    let origin = if publish.retain { Origin::Kept } else { Origin::Live };
+    let message = Message { topic, payload: &publish.payload, qos: publish.qos as u8, origin };
+    let verdict = external.line.publish(source, message).await;
+    (Some(publish), verdict)
+}
+
+/// Tells that the session was lost; while that is not stored, the connection does not stand.
+async fn tell_session_lost(external: &External) -> Judged {
+    let at = external.line.deps.clock.now();
+    let draft = notice::session_lost(&at, &external.line.bus, &external.config.peer().authority());
+    let append = external.line.deps.journal.append(vec![draft], Durability::Synced);
+    match tokio::time::timeout(external.line.commit_timeout, append).await {
+        Ok(Ok(_)) | Ok(Err(JournalError::Rejected(_))) => {
+            external.session_lost.store(false, Ordering::SeqCst);
+            (None, Verdict::Taken)
+        }
+        Ok(Err(_)) => (None, Verdict::Withheld(Refusal::StoreFailed)),
+        Err(_elapsed) => (None, Verdict::Withheld(Refusal::StoreSlow)),
+    }
+}
