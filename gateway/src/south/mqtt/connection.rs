@@ -12,14 +12,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectReturnCode, ConnectionError, Event, EventLoop,
-    MqttOptions, Packet, Publish, QoS, RetainForwardRule, StateError, SubAck, SubscribeFilterInput,
-    SubscribeNoticeError, SubscribeReasonCode,
+    AckMode, AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish,
+    QoS, RetainForwardRule, StateError, SubAck, SubscribeFilterInput, SubscribeNoticeError,
+    SubscribeReasonCode,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::session::OurPart;
 use super::{External, MqttError, PACKET_BYTES_MAX, WINDOW};
 use crate::model::journal::{Durability, JournalError};
 use crate::model::refusal::Refusal;
@@ -54,7 +55,7 @@ fn options(external: &External) -> Result<MqttOptions, MqttError> {
         .set_clean_start(false)
         .set_session_expiry_interval(Some(external.config.session_expiry_h.saturating_mul(SECONDS_PER_HOUR)))
         // The client is a new one each time, and the session all the same the one that the broker kept.
-        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
+        .set_session_store(OurPart)
         .set_ack_mode(AckMode::Manual)
         .set_receive_maximum(Some(WINDOW))
         .set_max_packet_size(Some(PACKET_BYTES_MAX));

@@ -1,9 +1,13 @@
-//! Whether the broker should still have our session: known from this process's earlier connections, and over restarts
+//! The session that a broker keeps for us, from our end. Our own part of it is always empty, since we publish nothing
+//! ([`OurPart`]). Whether the broker should still have its part ([`Known`]) is known from this process's earlier connections, and over restarts
 //! from a small file, written when a session begins and not again. Without the file a session that was lost while the
 //! gateway was away would go unnoticed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use rumqttc::{PersistedAckMode, PersistedSession, SessionStore, SessionStoreError, SessionStoreKey};
 
 /// Largest file that is read: an address and a client id.
 const FILE_BYTES_MAX: usize = 1_024;
@@ -43,6 +47,40 @@ impl Known {
         file.write_all(self.identity.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&fresh, &self.file)
+    }
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
+
+/// What the MQTT library must know to go on with a session: what we had sent and was not answered. There is nothing of
+/// that kind. Without this the library takes a session that only the broker knows for a mistake, or lets us send no
+/// SUBSCRIBE in it.
+#[derive(Debug)]
+pub(super) struct OurPart;
+
+impl SessionStore for OurPart {
+    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> Answer<'a, Option<PersistedSession>> {
+        let empty = PersistedSession {
+            format_version: 1,
+            client_id: key.client_id().to_owned(),
+            clean_start: false,
+            session_expiry_interval: None,
+            outgoing_inflight_upper_limit: None,
+            ack_mode: PersistedAckMode::Manual,
+            last_pkid: 0,
+            last_puback: 0,
+            replay: Vec::new(),
+            incoming_qos2: Vec::new(),
+        };
+        Box::pin(std::future::ready(Ok(Some(empty))))
+    }
+
+    fn save<'a>(&'a self, _key: &'a SessionStoreKey, _session: &'a PersistedSession) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn clear<'a>(&'a self, _key: &'a SessionStoreKey) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
