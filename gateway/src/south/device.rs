@@ -134,7 +134,7 @@ pub struct Device {
 }
 
 /// What is remembered of a device between messages. Lost with the process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Memory {
     pub state: DeviceState,
     pub watch: Watch,

@@ -6,6 +6,7 @@
 //! (counted by name and acknowledged, so that they are not sent for ever), a fault in the mapping (counted; costs
 //! the one message).
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,11 @@ use std::time::Duration;
 use tokio::sync::MutexGuard;
 
 use super::device::{Device, Memory, Roster, Speaker};
-use super::freshness::Change;
 use super::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
 use super::topics::{check_topic, lies_under, matches};
 use crate::model::ids::{BusName, DeviceId};
 use crate::model::journal::{Durability, Journal, JournalError};
-use crate::model::limits::DEVICE_PAYLOAD_BYTES_MAX;
+use crate::model::limits::{COMMIT_RECORDS_MAX, DEVICE_PAYLOAD_BYTES_MAX, DRAFTS_PER_MESSAGE_MAX};
 use crate::model::record::{Body, Draft};
 use crate::model::refusal::Refusal;
 use crate::model::stamp::Stamp;
@@ -78,50 +78,90 @@ pub(super) struct Line {
     pub(super) commit_timeout: Duration,
 }
 
-/// What one device's part of a message comes to.
-struct Heard<'a> {
-    memory: MutexGuard<'a, Memory>,
-    state: DeviceState,
-    changes: Vec<Change>,
+/// Messages judged and committed together. With the most drafts that each can have they fit one commit.
+pub(super) const BATCH_MAX: usize = 16;
+const _: () = assert!(BATCH_MAX * DRAFTS_PER_MESSAGE_MAX <= COMMIT_RECORDS_MAX);
+
+/// Where a message goes to.
+type Targets<'a> = &'a [(Arc<Device>, Channel)];
+
+/// One message of a batch, on its way.
+#[derive(Debug, Default)]
+struct Passage {
+    /// How many drafts it made.
+    drafts: usize,
+    refusals: Vec<Refusal>,
+    /// Refused before anything of it was looked at.
+    refused: Option<Refusal>,
 }
 
-/// All drafts of a message, and what to remember when they are on disk.
-#[derive(Default)]
-struct Taken<'a> {
-    drafts: Vec<Draft>,
-    refusals: Vec<Refusal>,
-    heard: Vec<Heard<'a>>,
+/// A device's memory while a batch is on its way: what stands, and what will stand when the drafts are on disk.
+#[derive(Debug)]
+struct Held<'a> {
+    memory: MutexGuard<'a, Memory>,
+    after: Memory,
+    /// How often it spoke in this batch.
+    spoke: Option<Spoke>,
 }
+
+#[derive(Debug)]
+struct Spoke {
+    times: u64,
+    /// Of the last time.
+    qos: u8,
+}
+
+/// The devices of a batch, in the order of their ids, so that two batches cannot wait for each other.
+type Devices<'a> = BTreeMap<&'a DeviceId, (&'a Device, Held<'a>)>;
 
 impl Line {
     /// Judges a publish and, if it is taken, commits it. Counts what it refuses.
     pub(super) async fn publish(&self, source: Source<'_>, message: Message<'_>) -> Verdict {
-        let verdict = match self.route(source, message) {
-            Ok(targets) => self.take(source, message, targets).await,
-            Err(reason) => Verdict::Refused(reason),
-        };
-        match verdict {
-            Verdict::Taken => self.deps.metrics.received(self.bus.as_str(), source.name),
-            Verdict::Refused(reason) => {
-                tracing::debug!(
-                    client = source.name,
-                    topic = message.topic,
-                    reason = reason.as_str(),
-                    "refused"
-                );
-                self.count(source.name, reason);
+        let verdicts = self.publish_all(source, &[message]).await;
+        verdicts.first().copied().unwrap_or(Verdict::Refused(Refusal::InternalFault))
+    }
+
+    /// The same with up to [`BATCH_MAX`] messages, in their order, in one commit: a verdict for each.
+    pub(super) async fn publish_all(&self, source: Source<'_>, messages: &[Message<'_>]) -> Vec<Verdict> {
+        let verdicts = match self.take(source, messages).await {
+            Ok(verdicts) => verdicts,
+            // One of them would be refused for ever, and all that come with it: each by itself then.
+            Err(Fault::Rejected) if messages.len() > 1 => {
+                let mut verdicts = Vec::new();
+                for message in messages {
+                    verdicts.push(match self.take(source, &[*message]).await {
+                        Ok(alone) => alone.first().copied().unwrap_or(Verdict::Taken),
+                        Err(fault) => fault.verdict(message.qos),
+                    });
+                }
+                verdicts
             }
-            Verdict::Withheld(reason) => {
-                tracing::warn!(
-                    client = source.name,
-                    topic = message.topic,
-                    reason = reason.as_str(),
-                    "not acknowledged"
-                );
-                self.count(source.name, reason);
+            Err(fault) => messages.iter().map(|message| fault.verdict(message.qos)).collect(),
+        };
+        for (message, verdict) in messages.iter().zip(&verdicts) {
+            match verdict {
+                Verdict::Taken => self.deps.metrics.received(self.bus.as_str(), source.name),
+                Verdict::Refused(reason) => {
+                    tracing::debug!(
+                        client = source.name,
+                        topic = message.topic,
+                        reason = reason.as_str(),
+                        "refused"
+                    );
+                    self.count(source.name, *reason);
+                }
+                Verdict::Withheld(reason) => {
+                    tracing::warn!(
+                        client = source.name,
+                        topic = message.topic,
+                        reason = reason.as_str(),
+                        "not acknowledged"
+                    );
+                    self.count(source.name, *reason);
+                }
             }
         }
-        verdict
+        verdicts
     }
 
     pub(super) fn count(&self, source: &str, reason: Refusal) {
@@ -139,7 +179,7 @@ impl Line {
     }
 
     /// Whom the message is about; nobody if it is one of those that are not needed.
-    fn route(&self, source: Source<'_>, message: Message<'_>) -> Result<&[(Arc<Device>, Channel)], Refusal> {
+    fn route(&self, source: Source<'_>, message: Message<'_>) -> Result<Targets<'_>, Refusal> {
         check_topic(message.topic)?;
         if source.base.is_some_and(|base| !lies_under(base, message.topic)) {
             return Err(Refusal::TopicNotOwned);
@@ -157,69 +197,58 @@ impl Line {
         Ok(targets)
     }
 
-    async fn take(
-        &self,
-        source: Source<'_>,
-        message: Message<'_>,
-        targets: &[(Arc<Device>, Channel)],
-    ) -> Verdict {
+    async fn take(&self, source: Source<'_>, messages: &[Message<'_>]) -> Result<Vec<Verdict>, Fault> {
+        let routes: Vec<_> = messages.iter().map(|message| self.route(source, *message)).collect();
+        let mut devices = self.hold(routes.iter().flatten().copied()).await?;
         let at = self.deps.clock.now();
-        let mut taken = Taken::default();
-        // Always in the order of device ids, so that two messages cannot wait for each other.
-        for (device, channel) in targets {
-            let Ok(memory) = tokio::time::timeout(self.commit_timeout, device.memory.lock()).await else {
-                return Verdict::Withheld(Refusal::StoreSlow);
-            };
-            let Message { payload, origin, .. } = message;
-            match map_safely(device, &memory.state, Input { channel: *channel, origin, payload, at: &at }) {
-                Ok(mapped) => taken.add(device, message, (memory, mapped), &at),
-                Err(reason) => taken.refusals.push(reason),
-            }
+        let mut drafts = Vec::new();
+        let mut passages = Vec::new();
+        for (message, route) in messages.iter().zip(routes) {
+            passages.push(match route {
+                Ok(targets) => pass(&mut devices, targets, *message, &at, &mut drafts),
+                Err(reason) => Passage { refused: Some(reason), ..Passage::default() },
+            });
         }
-        let empty = taken.drafts.is_empty();
-        if let Err(verdict) = self.commit(source, taken.drafts, message.qos).await {
-            return verdict;
-        }
-        for heard in taken.heard {
-            let mut memory = heard.memory;
-            memory.state = heard.state;
-            heard.changes.into_iter().for_each(|change| memory.watch.settle(change));
-        }
-        // A message of which nothing could be read is refused with its first reason; of another, the fields are.
-        if let (true, Some((first, others))) = (empty, taken.refusals.split_first()) {
-            for reason in others {
-                self.count(source.name, *reason);
-            }
-            return Verdict::Refused(*first);
-        }
-        for reason in taken.refusals {
-            self.count(source.name, reason);
-        }
-        self.note_heard(targets, &at, message).await;
-        Verdict::Taken
+        let reliable = messages.iter().any(|message| message.qos > 0);
+        self.commit(source, drafts, reliable).await?;
+        self.settle(devices, &at);
+        Ok(passages.into_iter().map(|passage| self.judge(source, passage)).collect())
     }
 
-    /// Commits the drafts. Events are always synced; values at QoS 0 wait for nobody.
-    async fn commit(&self, source: Source<'_>, drafts: Vec<Draft>, qos: u8) -> Result<(), Verdict> {
+    /// Takes the memory of every device that the batch is about.
+    async fn hold<'a>(&self, routes: impl Iterator<Item = Targets<'a>>) -> Result<Devices<'a>, Fault> {
+        let mut targets: Vec<&Device> = routes.flatten().map(|(device, _)| device.as_ref()).collect();
+        targets.sort_unstable_by_key(|device| device.id());
+        targets.dedup_by_key(|device| device.id());
+        let mut devices = Devices::new();
+        for device in targets {
+            let Ok(memory) = tokio::time::timeout(self.commit_timeout, device.memory.lock()).await else {
+                return Err(Fault::Withheld(Refusal::StoreSlow));
+            };
+            let after = memory.clone();
+            devices.insert(device.id(), (device, Held { memory, after, spoke: None }));
+        }
+        Ok(devices)
+    }
+
+    /// Commits the drafts. Events are always synced; values wait for nobody where no acknowledgement does.
+    async fn commit(&self, source: Source<'_>, drafts: Vec<Draft>, reliable: bool) -> Result<(), Fault> {
         if drafts.is_empty() {
             return Ok(());
         }
-        // Without an acknowledgement there is nothing to withhold: the message is lost, and counted.
-        let failed = |reason| if qos > 0 { Verdict::Withheld(reason) } else { Verdict::Refused(reason) };
         let events = drafts.iter().any(|draft| !matches!(draft.body, Body::Telemetry(_)));
-        let durability = if events || qos > 0 { Durability::Synced } else { Durability::Relaxed };
+        let durability = if events || reliable { Durability::Synced } else { Durability::Relaxed };
         let append = self.deps.journal.append(drafts, durability);
         let committed = match tokio::time::timeout(self.commit_timeout, append).await {
-            Err(_elapsed) => return Err(failed(Refusal::StoreSlow)),
-            Ok(Err(JournalError::Full)) => return Err(failed(Refusal::QueueFull)),
-            // It would be refused for ever, and everything behind it would wait.
+            Err(_elapsed) => return Err(Fault::Withheld(Refusal::StoreSlow)),
+            Ok(Err(JournalError::Full)) => return Err(Fault::Withheld(Refusal::QueueFull)),
             Ok(Err(JournalError::Rejected(why))) => {
                 tracing::error!(client = source.name, why, "a message made a record that cannot be stored");
-                return Err(Verdict::Refused(Refusal::InternalFault));
+                return Err(Fault::Rejected);
             }
             Ok(Err(error)) => {
                 tracing::error!(client = source.name, %error, "a message could not be stored");
-                return Err(failed(Refusal::StoreFailed));
+                return Err(Fault::Withheld(Refusal::StoreFailed));
             }
             Ok(Ok(committed)) => committed,
         };
@@ -229,55 +258,106 @@ impl Line {
         Ok(())
     }
 
-    async fn note_heard(&self, targets: &[(Arc<Device>, Channel)], at: &Stamp, message: Message<'_>) {
-        for (device, channel) in targets {
-            let (standing, since_mono_ms) = device.memory.lock().await.watch.standing();
-            self.deps.board.update(|board| {
+    /// The drafts are on disk: what is remembered of the devices changes, and the board shows it.
+    fn settle(&self, devices: Devices<'_>, at: &Stamp) {
+        self.deps.board.update(|board| {
+            for (device, held) in devices.into_values() {
+                let Held { mut memory, after, spoke } = held;
                 let entry = board.devices.entry(device.id().clone()).or_default();
-                (entry.standing, entry.since_mono_ms) = (standing, since_mono_ms);
-                // Who says that a device cannot be reached is not the device, and what was kept is not said now.
-                if *channel != Channel::Message || message.origin == Origin::Kept {
-                    return;
-                }
+                (entry.standing, entry.since_mono_ms) = after.watch.standing();
+                *memory = after;
+                let Some(Spoke { times, qos }) = spoke else { continue };
                 entry.heard = Some(at.clone());
-                entry.messages += 1;
-                if message.qos == 0 && device.profile.emergency() {
+                entry.messages += times;
+                if qos == 0 && device.profile.emergency() {
                     entry.warnings.insert(QOS0_WARNING.to_owned());
                 } else {
                     entry.warnings.remove(QOS0_WARNING);
                 }
-            });
+            }
+        });
+    }
+
+    /// A message of which nothing could be read is refused with its first reason; of another, the fields are.
+    fn judge(&self, source: Source<'_>, passage: Passage) -> Verdict {
+        if let Some(reason) = passage.refused {
+            return Verdict::Refused(reason);
+        }
+        let whole = passage.drafts == 0 && !passage.refusals.is_empty();
+        let mut refusals = passage.refusals.into_iter();
+        let first = if whole { refusals.next() } else { None };
+        for reason in refusals {
+            self.count(source.name, reason);
+        }
+        first.map_or(Verdict::Taken, Verdict::Refused)
+    }
+}
+
+/// Why a batch was not stored.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// Later it may be.
+    Withheld(Refusal),
+    /// Never.
+    Rejected,
+}
+
+impl Fault {
+    /// Without an acknowledgement there is nothing to withhold: the message is lost, and counted.
+    const fn verdict(self, qos: u8) -> Verdict {
+        match self {
+            Self::Withheld(reason) if qos > 0 => Verdict::Withheld(reason),
+            Self::Withheld(reason) => Verdict::Refused(reason),
+            Self::Rejected => Verdict::Refused(Refusal::InternalFault),
         }
     }
 }
 
-impl<'a> Taken<'a> {
-    fn add(
-        &mut self,
-        device: &Device,
-        message: Message<'_>,
-        (memory, mapped): (MutexGuard<'a, Memory>, Mapped),
-        at: &Stamp,
-    ) {
-        let mut changes = Vec::new();
-        let Mapped { drafts, refusals, reachable, state } = mapped;
-        for refusal in &refusals {
+/// Maps one message for each device that it is about, and remembers what it says.
+fn pass(
+    devices: &mut Devices<'_>,
+    targets: Targets<'_>,
+    message: Message<'_>,
+    at: &Stamp,
+    drafts: &mut Vec<Draft>,
+) -> Passage {
+    let mut passage = Passage::default();
+    let Message { payload, origin, qos, .. } = message;
+    for (device, channel) in targets {
+        let Some((_, held)) = devices.get_mut(device.id()) else { continue };
+        let input = Input { channel: *channel, origin, payload, at };
+        let mapped = match map_safely(device, &held.after.state, input) {
+            Ok(mapped) => mapped,
+            Err(reason) => {
+                passage.refusals.push(reason);
+                continue;
+            }
+        };
+        for refusal in &mapped.refusals {
             tracing::debug!(device = %device.id(), pointer = refusal.pointer, reason = refusal.reason.as_str(), "a field was refused");
         }
-        self.refusals.extend(refusals.iter().map(|refusal| refusal.reason));
+        passage.refusals.extend(mapped.refusals.iter().map(|refusal| refusal.reason));
+        let before = drafts.len();
         let (promise, subject) = (&device.promise, &device.subject);
-        if let Some(reachable) = reachable {
-            let (told, change) = memory.watch.told(promise, subject, at, reachable);
-            self.drafts.extend(told);
-            changes.push(change);
-        } else if message.origin == Origin::Live && !message.payload.is_empty() {
-            let (online, change) = memory.watch.heard(promise, subject, at, &drafts);
-            self.drafts.extend(online);
-            changes.push(change);
+        // Who says whether a device can be reached is not the device, and what was kept is not said now.
+        let live = origin == Origin::Live && *channel == Channel::Message;
+        if let Some(reachable) = mapped.reachable {
+            let (told, change) = held.after.watch.told(promise, subject, at, reachable);
+            drafts.extend(told);
+            held.after.watch.settle(change);
+        } else if live && !payload.is_empty() {
+            let (online, change) = held.after.watch.heard(promise, subject, at, &mapped.drafts);
+            drafts.extend(online);
+            held.after.watch.settle(change);
         }
-        self.drafts.extend(drafts);
-        self.heard.push(Heard { memory, state, changes });
+        drafts.extend(mapped.drafts);
+        passage.drafts += drafts.len() - before;
+        held.after.state = mapped.state;
+        if live {
+            held.spoke = Some(Spoke { times: held.spoke.as_ref().map_or(1, |spoke| spoke.times + 1), qos });
+        }
     }
+    passage
 }
 
 /// Maps a message of a device.

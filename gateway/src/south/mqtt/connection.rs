@@ -1,8 +1,9 @@
 //! One connection to an external broker, from CONNECT to its end. The loop around it is the supervisor's.
 //!
-//! Messages are judged beside each other, so that one commit gathers many, and acknowledged in the order in which they
-//! came (MQTT 5, 4.6). Order is kept for each device: its memory is held from a message's mapping to its commit.
+//! Messages are judged in the order in which they came, and acknowledged so (MQTT 5, 4.6). What comes while a commit is
+//! under way waits, and goes into the next one together.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rumqttc::{
     AckMode, AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish,
     QoS, RetainForwardRule, StateError, SubAck, SubscribeFilterInput, SubscribeNoticeError,
@@ -25,7 +26,7 @@ use super::{External, MqttError, PACKET_BYTES_MAX, WINDOW};
 use crate::model::journal::{Durability, JournalError};
 use crate::model::refusal::Refusal;
 use crate::rt::mqtt;
-use crate::south::line::{Message, Source, Verdict};
+use crate::south::line::{BATCH_MAX, Message, Source, Verdict};
 use crate::south::notice;
 use crate::south::profile::Origin;
 
@@ -44,8 +45,8 @@ const TAKEN_OVER: u8 = 0x8e;
 const SECONDS_PER_HOUR: u32 = 3_600;
 
 type Polling = Pin<Box<dyn Future<Output = MqttError> + Send>>;
-/// A message and what became of it; a notice of ours has no message.
-type Judged = (Option<Publish>, Verdict);
+/// Messages and what became of each. A notice of ours has no messages, only a verdict.
+type Judged = (Vec<Publish>, Vec<Verdict>);
 /// Which topics were asked for, and the answer.
 type Granted = (Vec<String>, Result<SubAck, SubscribeNoticeError>);
 
@@ -118,7 +119,8 @@ pub(super) async fn run_once(
         client,
         polling,
         packets_rx,
-        judging: FuturesOrdered::new(),
+        waiting: VecDeque::new(),
+        judging: None,
         asked: FuturesUnordered::new(),
         denied: Vec::new(),
     };
@@ -140,7 +142,9 @@ struct Connection<'a> {
     polling: Polling,
     packets_rx: mpsc::Receiver<Packet>,
     /// In the order of arrival; at most [`WINDOW`].
-    judging: FuturesOrdered<BoxFuture<'a, Judged>>,
+    waiting: VecDeque<Publish>,
+    /// What is being committed.
+    judging: Option<BoxFuture<'a, Judged>>,
     asked: FuturesUnordered<BoxFuture<'static, Granted>>,
     /// Topics that the broker does not let us hear.
     denied: Vec<String>,
@@ -165,7 +169,7 @@ impl<'a> Connection<'a> {
         self.external.up(connack.session_present);
         if self.external.session_lost.load(Ordering::SeqCst) {
             // First of all, so that it stands in front of what comes now.
-            self.judging.push_back(tell_session_lost(self.external).boxed());
+            self.judging = Some(tell_session_lost(self.external).boxed());
         }
         self.subscribe()
     }
@@ -192,15 +196,16 @@ impl<'a> Connection<'a> {
 
     async fn serve(&mut self, cancel: &CancellationToken) -> Result<(), MqttError> {
         loop {
-            let room = self.judging.len() < usize::from(WINDOW);
+            self.judge_next();
+            let room = self.waiting.len() < usize::from(WINDOW);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.say_goodbye().await,
-                Some(judged) = self.judging.next() => self.answer(judged)?,
+                judged = under_way(&mut self.judging) => self.answer(judged)?,
                 Some(granted) = self.asked.next() => self.take_granted(granted)?,
                 packet = self.packets_rx.recv(), if room => {
                     if let Some(Packet::Publish(publish)) = packet {
-                        self.judging.push_back(judge(self.external, publish).boxed());
+                        self.waiting.push_back(publish);
                     }
                 }
                 error = &mut self.polling => return Err(error),
@@ -208,20 +213,33 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Acknowledges, or ends the connection so that the broker sends again.
-    fn answer(&mut self, (publish, verdict): Judged) -> Result<(), MqttError> {
-        if let Verdict::Withheld(reason) = verdict {
-            return Err(MqttError::Withheld(reason));
+    /// Takes up what waits, if nothing is under way.
+    fn judge_next(&mut self) {
+        if self.judging.is_none() && !self.waiting.is_empty() {
+            let count = self.waiting.len().min(BATCH_MAX);
+            let batch = self.waiting.drain(..count).collect();
+            self.judging = Some(judge(self.external, batch).boxed());
         }
-        let Some(publish) = publish else { return Ok(()) };
-        let lost =
-            |error: rumqttc::ClientError| MqttError::Lost(format!("PUBACK could not be sent: {error}"));
-        self.client.try_ack(&publish).map_err(lost)?;
-        if verdict == Verdict::Refused(Refusal::TopicUnknown) {
-            // The session still knows a device that was taken out of the configuration.
-            let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-            if let Err(error) = self.client.try_unsubscribe(topic) {
-                tracing::debug!(bus = %self.external.line.bus, %error, "UNSUBSCRIBE could not be sent");
+    }
+
+    /// Acknowledges up to the first that was not stored; then the connection ends, so that the broker sends again.
+    fn answer(&mut self, (publishes, verdicts): Judged) -> Result<(), MqttError> {
+        self.judging = None;
+        let mut publishes = publishes.iter();
+        for verdict in verdicts {
+            if let Verdict::Withheld(reason) = verdict {
+                return Err(MqttError::Withheld(reason));
+            }
+            let Some(publish) = publishes.next() else { continue };
+            let lost =
+                |error: rumqttc::ClientError| MqttError::Lost(format!("PUBACK could not be sent: {error}"));
+            self.client.try_ack(publish).map_err(lost)?;
+            if verdict == Verdict::Refused(Refusal::TopicUnknown) {
+                // The session still knows a device that was taken out of the configuration.
+                let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+                if let Err(error) = self.client.try_unsubscribe(topic) {
+                    tracing::debug!(bus = %self.external.line.bus, %error, "UNSUBSCRIBE could not be sent");
+                }
             }
         }
         Ok(())
@@ -253,17 +271,22 @@ impl<'a> Connection<'a> {
 
     /// After the connection's end: what is being judged is settled, so that it is known when the broker repeats it.
     async fn finish_judging(&mut self) {
-        let until = Instant::now() + self.external.line.commit_timeout;
-        while let Ok(Some(_judged)) = timeout_at(until, self.judging.next()).await {}
+        if self.judging.is_some() {
+            let until = Instant::now() + self.external.line.commit_timeout;
+            // The broker repeats it whatever became of it.
+            if timeout_at(until, under_way(&mut self.judging)).await.is_err() {
+                tracing::warn!(bus = %self.external.line.bus, "a commit was left under way");
+            }
+        }
     }
 
     /// Acknowledges what is on disk and disconnects. The broker keeps the session.
     async fn say_goodbye(&mut self) -> Result<(), MqttError> {
         let until = Instant::now() + GOODBYE_WAIT;
-        while !self.judging.is_empty() {
+        while self.judging.is_some() {
             tokio::select! {
                 biased;
-                Some(judged) = self.judging.next() => self.answer(judged)?,
+                judged = under_way(&mut self.judging) => self.answer(judged)?,
                 // What still arrives is not taken any more, and comes again.
                 _untaken = self.packets_rx.recv() => {}
                 error = &mut self.polling => return Err(error),
@@ -286,18 +309,32 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Judges one message and commits what it says.
-async fn judge(external: &External, publish: Publish) -> Judged {
+/// What is under way, or never if nothing is.
+async fn under_way(judging: &mut Option<BoxFuture<'_, Judged>>) -> Judged {
+    match judging {
+        Some(judging) => judging.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Judges messages and commits what they say.
+async fn judge(external: &External, publishes: Vec<Publish>) -> Judged {
     let source = Source { name: external.line.bus.as_str(), speaker: &external.speaker, base: None };
-    let Ok(topic) = std::str::from_utf8(&publish.topic) else {
-        external.line.count(source.name, Refusal::TopicMalformed);
-        return (Some(publish), Verdict::Refused(Refusal::TopicMalformed));
-    };
-    // Without "retain as published" the flag stands only on what the broker had kept (MQTT 5, 3.3.1.3).
-    let origin = if publish.retain { Origin::Kept } else { Origin::Live };
-    let message = Message { topic, payload: &publish.payload, qos: publish.qos as u8, origin };
-    let verdict = external.line.publish(source, message).await;
-    (Some(publish), verdict)
+    let messages: Vec<Message<'_>> = publishes.iter().map(message).collect();
+    let verdicts = external.line.publish_all(source, &messages).await;
+    drop(messages);
+    (publishes, verdicts)
+}
+
+fn message(publish: &Publish) -> Message<'_> {
+    Message {
+        // No topic of ours is empty: what is no text is refused as malformed.
+        topic: std::str::from_utf8(&publish.topic).unwrap_or_default(),
+        payload: &publish.payload,
+        qos: publish.qos as u8,
+        // Without "retain as published" the flag stands only on what the broker had kept (MQTT 5, 3.3.1.3).
+        origin: if publish.retain { Origin::Kept } else { Origin::Live },
+    }
 }
 
 /// Tells that the session was lost; while that is not stored, the connection does not stand.
@@ -308,9 +345,9 @@ async fn tell_session_lost(external: &External) -> Judged {
     match tokio::time::timeout(external.line.commit_timeout, append).await {
         Ok(Ok(_)) | Ok(Err(JournalError::Rejected(_))) => {
             external.session_lost.store(false, Ordering::SeqCst);
-            (None, Verdict::Taken)
+            (Vec::new(), vec![Verdict::Taken])
         }
-        Ok(Err(_)) => (None, Verdict::Withheld(Refusal::StoreFailed)),
-        Err(_elapsed) => (None, Verdict::Withheld(Refusal::StoreSlow)),
+        Ok(Err(_)) => (Vec::new(), vec![Verdict::Withheld(Refusal::StoreFailed)]),
+        Err(_elapsed) => (Vec::new(), vec![Verdict::Withheld(Refusal::StoreSlow)]),
     }
 }
