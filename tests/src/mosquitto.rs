@@ -42,6 +42,8 @@ pub struct Options<'a> {
     pub websocket: bool,
     /// The same over TLS, by this certificate; clients need none.
     pub websocket_tls: Option<&'a Identity>,
+    /// Messages that it sends without an acknowledgement; no limit if not given, see the configuration below.
+    pub inflight: Option<u16>,
     /// Sessions and their queues outlive the process, as far as it ended well.
     pub persistent: bool,
     /// A listener that asks for a client certificate, whose common name becomes the user name.
@@ -193,8 +195,9 @@ fn common(folder: &Path, options: &Options<'_>) -> String {
     // delivered has then left this process too, and killing it loses nothing that a test counts.
     let mut text = String::from(
         "allow_anonymous true\nset_tcp_nodelay true\nlog_type all\n\
-         max_inflight_messages 0\nmax_queued_messages 0\n",
+         max_queued_messages 0\n",
     );
+    writeln!(text, "max_inflight_messages {}", options.inflight.unwrap_or(0)).unwrap();
     if options.persistent {
         writeln!(text, "persistence true\npersistence_location {}/", folder.display()).unwrap();
     } else {

@@ -28,8 +28,10 @@ struct Field {
 }
 
 impl Field {
-    async fn prepare(name: &str, options: &Options<'_>) -> Self {
-        let local = Mosquitto::start_with(options).await;
+    async fn prepare(name: &str, persistent: bool) -> Self {
+        // As it comes: without a limit of its own mosquitto does not keep to the client's either.
+        let options = Options { inflight: Some(20), persistent, ..Options::default() };
+        let local = Mosquitto::start_with(&options).await;
         let mosquitto = Mosquitto::start().await;
         let platform = Platform::start(mosquitto.address(), "#").await;
         let mut plan = Plan::new(name, &mosquitto.url());
@@ -43,7 +45,7 @@ impl Field {
     }
 
     async fn start(name: &str) -> Self {
-        let mut field = Self::prepare(name, &Options::default()).await;
+        let mut field = Self::prepare(name, false).await;
         field.gateway.run().await;
         field.await_heard().await;
         field
@@ -100,7 +102,7 @@ fn samples(platform: &Platform, device: &str) -> Vec<serde_json::Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_press_arrives_and_what_the_broker_had_kept_is_none() {
     let _turn = turn::shared();
-    let mut field = Field::prepare("gw-ext", &Options::default()).await;
+    let mut field = Field::prepare("gw-ext", false).await;
     let mut device = field.device().await;
     retain(&mut device, BUTTON, &press_body(99)).await;
     retain(&mut device, METER, br#"{"level":7}"#).await;
@@ -158,8 +160,7 @@ async fn kill_9_between_delivery_and_commit_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_gateway_and_broker_and_a_lost_one_is_told() {
     let _turn = turn::shared();
-    let options = Options { persistent: true, ..Options::default() };
-    let mut field = Field::prepare("gw-ext-session", &options).await;
+    let mut field = Field::prepare("gw-ext-session", true).await;
     field.gateway.run().await;
     field.await_heard().await;
     // Pressed while the gateway is down, and the broker is restarted before it is back.
@@ -241,7 +242,7 @@ async fn a_silent_device_is_stale_then_offline_and_back_when_it_speaks() {
 async fn the_brokers_puback_follows_the_sync_of_the_record() {
     const PRESSES: u16 = 10;
     let _turn = turn::shared();
-    let mut field = Field::prepare("gw-ext-fsync", &Options::default()).await;
+    let mut field = Field::prepare("gw-ext-fsync", false).await;
     let trace = field.gateway.folder().join("trace");
     field.gateway.run_traced(&trace, None).await;
     field.await_heard().await;

@@ -36,6 +36,8 @@ const PACKETS_MAX: usize = 8;
 const TOPICS_AT_ONCE: usize = 64;
 /// Acknowledgements, SUBSCRIBEs and UNSUBSCRIBEs that wait to be sent. 5 000 points need fewer devices.
 const REQUESTS_MAX: usize = 1_024;
+/// Requests that the client sends at once.
+const REQUEST_BATCH_MAX: usize = 4 * BATCH_MAX;
 /// How long CONNACK may take, TCP and TLS included.
 const CONNACK_WAIT: Duration = Duration::from_secs(20);
 /// How long the DISCONNECT, and the acknowledgements before it, may take to leave. Less than the south's grace.
@@ -59,6 +61,8 @@ fn options(external: &External) -> Result<MqttOptions, MqttError> {
         .set_session_store(OurPart)
         .set_ack_mode(AckMode::Manual)
         .set_receive_maximum(Some(WINDOW))
+        // One write for the acknowledgements of a whole batch.
+        .set_max_request_batch(REQUEST_BATCH_MAX)
         .set_max_packet_size(Some(PACKET_BYTES_MAX));
     Ok(options)
 }
@@ -68,6 +72,10 @@ async fn poll(mut eventloop: EventLoop, packets_tx: mpsc::Sender<Packet>, client
     loop {
         match eventloop.poll().await {
             Ok(Event::Incoming(packet @ (Packet::ConnAck(_) | Packet::Publish(_)))) => {
+                if matches!(packet, Packet::ConnAck(_)) {
+                    // It has served: with it the library would look through all 65 535 packet ids for every PUBACK.
+                    eventloop.options.clear_session_store();
+                }
                 if packets_tx.send(packet).await.is_err() {
                     return MqttError::Lost("its reader has ended".to_owned());
                 }
