@@ -2,7 +2,7 @@
 //! all that the other matches.
 #![no_main]
 
-use gatehouse::south::broker::topics::{check_topic, covers, is_filter, matches};
+use gatehouse::south::topics::{check_topic, covers, is_filter, matches};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

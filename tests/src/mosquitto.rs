@@ -1,4 +1,5 @@
-//! Mosquitto as the platform's broker: a real one, on free ports, with nothing kept over a restart.
+//! Mosquitto as the platform's broker, or as one on the local network: a real one, on free ports. Nothing is kept over a
+//! restart unless a test asks for it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub struct Mosquitto {
     process: Option<Process>,
     plain: SocketAddr,
     websocket: Option<SocketAddr>,
+    websocket_tls: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     /// Last, so that the process can still show its log when it is dropped.
     folder: TempDir,
@@ -38,6 +40,12 @@ pub struct Mosquitto {
 pub struct Options<'a> {
     /// A listener for MQTT in WebSocket.
     pub websocket: bool,
+    /// The same over TLS, by this certificate; clients need none.
+    pub websocket_tls: Option<&'a Identity>,
+    /// Messages that it sends without an acknowledgement; no limit if not given, see the configuration below.
+    pub inflight: Option<u16>,
+    /// Sessions and their queues outlive the process, as far as it ended well.
+    pub persistent: bool,
     /// A listener that asks for a client certificate, whose common name becomes the user name.
     pub tls: Option<(&'a Pki, &'a Identity)>,
     /// Users with passwords; the others stay anonymous.
@@ -69,10 +77,10 @@ impl Mosquitto {
         let folder = TempDir::new().unwrap();
         let plain = ports::free();
         let websocket = options.websocket.then(ports::free);
+        let websocket_tls = options.websocket_tls.map(|_| ports::free());
         let tls = options.tls.map(|_| ports::free());
-        let text = config(folder.path(), options, plain, websocket, tls);
-        std::fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
-        let mut broker = Self { folder, process: None, plain, websocket, tls };
+        let mut broker = Self { folder, process: None, plain, websocket, websocket_tls, tls };
+        std::fs::write(broker.folder.path().join("mosquitto.conf"), broker.config(options)).unwrap();
         broker.run().await;
         broker
     }
@@ -90,6 +98,17 @@ impl Mosquitto {
         format!("ws://{}/mqtt", self.websocket.expect("asked for a WebSocket listener"))
     }
 
+    /// Address of the WebSocket listener.
+    pub fn websocket(&self) -> SocketAddr {
+        self.websocket.expect("asked for a WebSocket listener")
+    }
+
+    /// By name, since certificates name hosts.
+    pub fn websocket_tls_url(&self) -> String {
+        let address = self.websocket_tls.expect("asked for a WebSocket listener with TLS");
+        format!("wss://localhost:{}/mqtt", address.port())
+    }
+
     /// By name, since certificates name hosts.
     pub fn tls_url(&self) -> String {
         format!("mqtts://localhost:{}", self.tls.expect("asked for a TLS listener").port())
@@ -103,7 +122,7 @@ impl Mosquitto {
         let mut process =
             Process::spawn("mosquitto", &mut command, &self.folder.path().join("mosquitto.log"));
         let addresses: Vec<SocketAddr> =
-            [Some(self.plain), self.websocket, self.tls].into_iter().flatten().collect();
+            [Some(self.plain), self.websocket, self.websocket_tls, self.tls].into_iter().flatten().collect();
         eventually_ok("mosquitto listens", PATIENCE, async || {
             if let Some(status) = process.ended() {
                 panic!("mosquitto ended at once ({status}): {}", process.output());
@@ -129,25 +148,61 @@ impl Mosquitto {
         self.process.take().expect("mosquitto runs").kill();
     }
 
+    /// Takes away what it had saved, while it does not run.
+    pub fn forget(&mut self) {
+        assert!(self.process.is_none(), "mosquitto runs");
+        std::fs::remove_file(self.folder.path().join("mosquitto.db")).expect("mosquitto has saved something");
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("mosquitto.log")).unwrap_or_default()
     }
+
+    fn config(&self, options: &Options<'_>) -> String {
+        let mut text = common(self.folder.path(), options);
+        writeln!(text, "listener {} 127.0.0.1", self.plain.port()).unwrap();
+        if let Some(address) = self.websocket {
+            writeln!(text, "listener {} 127.0.0.1\nprotocol websockets", address.port()).unwrap();
+        }
+        if let (Some(address), Some(identity)) = (self.websocket_tls, options.websocket_tls) {
+            let (cert, key) = (identity.cert.display(), identity.key.display());
+            writeln!(
+                text,
+                "listener {} 127.0.0.1\nprotocol websockets\ncertfile {cert}\nkeyfile {key}",
+                address.port()
+            )
+            .unwrap();
+        }
+        if let (Some(address), Some((pki, identity))) = (self.tls, options.tls) {
+            let (ca, cert, key) = (pki.ca(), identity.cert.display(), identity.key.display());
+            writeln!(
+                text,
+                "listener {} 127.0.0.1\ncafile {}\ncertfile {cert}\nkeyfile {key}\nrequire_certificate true\n\
+                 use_identity_as_username true",
+                address.port(),
+                ca.display()
+            )
+            .unwrap();
+        }
+        text
+    }
 }
 
-fn config(
-    folder: &Path,
-    options: &Options<'_>,
-    plain: SocketAddr,
-    websocket: Option<SocketAddr>,
-    tls: Option<SocketAddr>,
-) -> String {
+/// What holds for all listeners.
+fn common(folder: &Path, options: &Options<'_>) -> String {
     // Without limits a message goes to its readers before its PUBACK goes to its sender: what the gateway counts as
     // delivered has then left this process too, and killing it loses nothing that a test counts.
     let mut text = String::from(
-        "persistence false\nallow_anonymous true\nset_tcp_nodelay true\nlog_type all\n\
-         max_inflight_messages 0\nmax_queued_messages 0\n",
+        "allow_anonymous true\nset_tcp_nodelay true\nlog_type all\n\
+         max_queued_messages 0\n",
     );
+    writeln!(text, "max_inflight_messages {}", options.inflight.unwrap_or(0)).unwrap();
+    if options.persistent {
+        writeln!(text, "persistence true\npersistence_location {}/", folder.display()).unwrap();
+    } else {
+        text.push_str("persistence false\n");
+    }
     if rustix::process::getuid().is_root() {
         text.push_str("user root\n");
     }
@@ -165,23 +220,6 @@ fn config(
         let path = folder.join("acl");
         std::fs::write(&path, acl).unwrap();
         writeln!(text, "acl_file {}", path.display()).unwrap();
-    }
-    writeln!(text, "listener {} 127.0.0.1", plain.port()).unwrap();
-    if let Some(address) = websocket {
-        writeln!(text, "listener {} 127.0.0.1\nprotocol websockets", address.port()).unwrap();
-    }
-    if let (Some(address), Some((pki, identity))) = (tls, options.tls) {
-        let (ca, cert, key) = (pki.ca(), identity.cert.clone(), identity.key.clone());
-        writeln!(
-            text,
-            "listener {} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
-             use_identity_as_username true",
-            address.port(),
-            ca.display(),
-            cert.display(),
-            key.display()
-        )
-        .unwrap();
     }
     text
 }

@@ -49,6 +49,7 @@ async fn mosquitto_refuses_by_access_list_and_certificate() {
         users: vec![("gw1", "secret")],
         acl: Some(acl),
         websocket: true,
+        ..Options::default()
     };
     let mosquitto = Mosquitto::start_with(&options).await;
     let mut login = Login::new(mosquitto.address(), "gw1", "secret").version(Version::V5);

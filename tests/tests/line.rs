@@ -91,7 +91,8 @@ async fn guarded(pki: &Pki, gateway: &str) -> Mosquitto {
     let server = pki.identity("server");
     let acl = contract_acl("gatehouse", gateway, gateway);
     let users = vec![(gateway, "uplink password")];
-    let options = Options { websocket: true, tls: Some((pki, &server)), users, acl: Some(acl) };
+    let (websocket, tls, acl) = (true, Some((pki, &server)), Some(acl));
+    let options = Options { websocket, tls, users, acl, ..Options::default() };
     Mosquitto::start_with(&options).await
 }
 

@@ -1,6 +1,7 @@
 //! `gatehouse run`: wiring and shutdown order. Opens the journal, starts the north, then the south; says READY when the
 //! listeners are bound; stops in the order of the data: south, north, journal.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::ConfigArg;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
-use crate::model::ids::{BusName, UplinkName};
+use crate::model::ids::{BusName, ProfileName, UplinkName};
 use crate::model::journal::{JournalError, NoFold};
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
@@ -26,6 +27,11 @@ use crate::rt::timekeeping::Timekeeping;
 use crate::rt::timesource::{Places, Sources};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::broker::{self, Broker};
+use crate::south::line::Deps;
+use crate::south::mqtt::config::MqttConfig;
+use crate::south::mqtt::{self, External};
+use crate::south::profile::Profile;
+use crate::south::watch::Watcher;
 use crate::store::{self, How, Store, Synchronous};
 
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
@@ -113,9 +119,19 @@ impl Daemon {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, &store);
         }
         let mut listening = Vec::new();
-        for (name, BusConfig::Broker(broker)) in &loaded.settings.buses {
-            let broker = broker_of(name, broker, loaded, &shared, &store)?;
-            listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
+        for (name, bus) in &loaded.settings.buses {
+            match bus {
+                BusConfig::Broker(broker) => {
+                    let broker = broker_of(name, broker, loaded, &shared, &store)?;
+                    spawn_watcher(&mut supervisor, name, broker.watcher());
+                    listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
+                }
+                BusConfig::Mqtt(mqtt) => {
+                    let external = external_of(name, mqtt, loaded, &shared, &store)?;
+                    spawn_watcher(&mut supervisor, name, external.watcher());
+                    spawn_external(&mut supervisor, name, external);
+                }
+            }
         }
         Ok(Self { supervisor, store, board: shared.board, listening })
     }
@@ -295,16 +311,69 @@ fn broker_of(
         config: config.clone(),
         clients: clients.map(|(name, client)| (name.clone(), client.clone())).collect(),
         devices: settings.devices.clone(),
-        profiles: loaded.profiles.iter().map(|(name, p)| (name.clone(), Arc::new(p.clone()))).collect(),
+        profiles: profiles_of(loaded),
         secrets_dir: settings.gateway.secrets_dir.clone(),
     };
-    let deps = broker::Deps {
+    Broker::new(setup, deps_of(shared, store))
+        .with_context(|| format!("the broker [buses.{bus}] could not be set up"))
+}
+
+fn profiles_of(loaded: &Loaded) -> BTreeMap<ProfileName, Arc<Profile>> {
+    loaded.profiles.iter().map(|(name, profile)| (name.clone(), Arc::new(profile.clone()))).collect()
+}
+
+fn deps_of(shared: &Shared, store: &Store) -> Deps {
+    Deps {
         journal: Arc::new(store.clone()),
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),
         board: Arc::clone(&shared.board),
+    }
+}
+
+/// The listener at a broker that others run.
+fn external_of(
+    bus: &BusName,
+    config: &MqttConfig,
+    loaded: &Loaded,
+    shared: &Shared,
+    store: &Store,
+) -> anyhow::Result<External> {
+    let gateway = &loaded.settings.gateway;
+    let setup = mqtt::Setup {
+        gateway: gateway.name.clone(),
+        bus: bus.clone(),
+        config: config.clone(),
+        devices: loaded.settings.devices.clone(),
+        profiles: profiles_of(loaded),
+        session_file: gateway.data_dir.join("sessions").join(bus.as_str()),
     };
-    Broker::new(setup, deps).with_context(|| format!("the broker [buses.{bus}] could not be set up"))
+    External::new(setup, deps_of(shared, store)).with_context(|| format!("[buses.{bus}] could not be set up"))
+}
+
+/// Nobody waits for it: a broker that others run may be away while ours must serve.
+fn spawn_external(supervisor: &mut Supervisor, name: &BusName, external: External) {
+    let external = Arc::new(external);
+    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
+        let external = Arc::clone(&external);
+        async move {
+            let ready = || unit.running();
+            external.run(unit.cancel.clone(), ready).await.map_err(UnitError::from)
+        }
+    });
+}
+
+/// Beside its bus, since silence also counts while that one fails.
+fn spawn_watcher(supervisor: &mut Supervisor, name: &BusName, watcher: Watcher) {
+    let watcher = Arc::new(watcher);
+    supervisor.spawn(Stage::South, &format!("watch of bus {name}"), move |unit| {
+        let watcher = Arc::clone(&watcher);
+        async move {
+            unit.running();
+            watcher.run(unit.cancel).await;
+            Ok(())
+        }
+    });
 }
 
 /// The receiver fires when the broker's ports are bound for the first time.

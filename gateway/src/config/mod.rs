@@ -8,6 +8,7 @@
 mod assemble;
 mod docs;
 mod paths;
+mod peers;
 mod profiles;
 mod read;
 mod report;
@@ -32,6 +33,7 @@ use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
+use crate::south::mqtt::config::MqttConfig;
 use crate::south::profile::Profile;
 use crate::store::budget::StorageConfig;
 
@@ -99,6 +101,8 @@ pub struct GatewayConfig {
 pub enum BusConfig {
     /// The embedded MQTT broker.
     Broker(BrokerConfig),
+    /// An MQTT broker that others run.
+    Mqtt(MqttConfig),
 }
 
 /// `[uplinks.NAME.KIND]`: exactly one kind.

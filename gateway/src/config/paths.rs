@@ -8,6 +8,7 @@ use rustix::fs::{Access, access};
 
 use super::{BusConfig, Settings, UplinkTable};
 use crate::model::check::Problem;
+use crate::rt::mqtt::Peer;
 
 /// Bits of a file's mode that let others than owner and group in.
 const OTHERS: u32 = 0o007;
@@ -20,9 +21,18 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
     join(&mut gateway.secrets_dir);
     gateway.socket.iter_mut().for_each(join);
     gateway.profiles_dir.iter_mut().for_each(join);
-    for BusConfig::Broker(broker) in settings.buses.values_mut() {
-        if let Some(tls) = &mut broker.tls {
-            [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file].into_iter().for_each(join);
+    for bus in settings.buses.values_mut() {
+        match bus {
+            BusConfig::Broker(broker) => {
+                let tls = broker.tls.iter_mut();
+                tls.flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file])
+                    .for_each(join);
+            }
+            BusConfig::Mqtt(mqtt) => {
+                let files =
+                    [&mut mqtt.password_file, &mut mqtt.ca_file, &mut mqtt.cert_file, &mut mqtt.key_file];
+                files.into_iter().flatten().for_each(join);
+            }
         }
     }
     for UplinkTable::Mqtt(uplink) in settings.uplinks.values_mut() {
@@ -41,15 +51,23 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
 /// machine or as another user, and since a box whose uplink lacks a file must still guard its compound.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     let mut out = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &settings.buses {
-        let Some(tls) = &broker.tls else { continue };
-        let files = [
-            ("cert_file", &tls.cert_file),
-            ("key_file", &tls.key_file),
-            ("client_ca_file", &tls.client_ca_file),
-        ];
-        for (key, file) in files {
-            out.extend(file_problem(&["buses", name.as_str(), "broker", "tls", key], file));
+    for (name, bus) in &settings.buses {
+        match bus {
+            BusConfig::Broker(broker) => {
+                let files = broker.tls.iter().flat_map(|tls| {
+                    [
+                        ("cert_file", &tls.cert_file),
+                        ("key_file", &tls.key_file),
+                        ("client_ca_file", &tls.client_ca_file),
+                    ]
+                });
+                out.extend(files.filter_map(|(key, file)| {
+                    file_problem(&["buses", name.as_str(), "broker", "tls", key], file)
+                }));
+            }
+            BusConfig::Mqtt(mqtt) => {
+                out.extend(peer_problems(&["buses", name.as_str(), "mqtt"], &mqtt.peer()))
+            }
         }
     }
     for (name, _) in settings.clients.iter().filter(|(_, client)| !client.certificate) {
@@ -58,20 +76,22 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         out.extend(secret_problem(&path, &file, name.as_str()));
     }
     for (name, UplinkTable::Mqtt(uplink)) in &settings.uplinks {
-        let files = [
-            ("password_file", &uplink.password_file),
-            ("ca_file", &uplink.ca_file),
-            ("cert_file", &uplink.cert_file),
-            ("key_file", &uplink.key_file),
-        ];
-        for (key, file) in files {
-            let path = ["uplinks", name.as_str(), "mqtt", key];
-            out.extend(file.as_ref().and_then(|file| file_problem(&path, file)));
-        }
+        out.extend(peer_problems(&["uplinks", name.as_str(), "mqtt"], &uplink.peer()));
         let path = ["uplinks", name.as_str(), "mqtt", "filter", "pseudonym_key_file"];
         out.extend(uplink.filter.pseudonym_key_file.as_ref().and_then(|file| file_problem(&path, file)));
     }
     out
+}
+
+/// The files by which we log in to a broker that others run.
+fn peer_problems(table: &[&str], peer: &Peer<'_>) -> Vec<Problem> {
+    let files = [
+        ("password_file", peer.password_file),
+        ("ca_file", peer.ca_file),
+        ("cert_file", peer.cert_file),
+        ("key_file", peer.key_file),
+    ];
+    files.iter().filter_map(|(key, file)| file_problem(&[table, &[*key]].concat(), (*file)?)).collect()
 }
 
 /// The password of a client at the broker lies in `secrets_dir`, in a file of the client's name.

@@ -259,7 +259,7 @@ fn references_and_claims() {
     );
     check("client = \"z2m\"", "client = \"other\"", "13:10 there is no client \"other\"", "there is: z2m");
     check("z2m-button-sos", "z2m-button", "12:11 there is no profile \"z2m-button\"", "z2m-button-");
-    check("base =", "bus = \"wan\"\nbase =", "9:7 there is no bus \"wan\"", "lan");
+    check("base =", "bus = \"wan\"\nbase =", "9:7 there is no broker \"wan\"", "lan");
     check(
         "[clients.z2m]",
         "[buses.b.broker]\nlisten = \"0.0.0.0:1883\"\n[clients.z2m]\nbus = \"lan\"",

@@ -9,10 +9,12 @@ use toml::de::DeTable;
 use super::assemble::{Parts, entries, locate};
 use super::report::Note;
 use super::schema::{listed, nearest};
+use super::syntax::Node;
 use super::{BusConfig, UplinkTable};
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, ClientName, ProfileName};
 use crate::model::limits::{POINTS_MAX, UPLINKS_MAX};
+use crate::rt::mqtt::Peer;
 use crate::south::broker::config::{BrokerConfig, ClientConfig, client_problems};
 use crate::south::profile::Profile;
 
@@ -43,7 +45,7 @@ impl View<'_> {
 /// Names that stand for other parts: each must exist. Read from the tree, so that a mistake elsewhere in the same
 /// part does not hide a wrong name.
 pub(super) fn references(view: View<'_>, profiles: &BTreeSet<&str>) -> Vec<Note> {
-    let (clients, buses) = (view.names("clients"), view.names("buses"));
+    let (clients, buses, brokers) = (view.names("clients"), view.names("buses"), broker_names(view));
     let mut notes = Vec::new();
     let mut check = |list: &str, key: &str, what: &str, valid: &BTreeSet<&str>, add: &str| {
         for (_, _, node) in entries(view.root, list) {
@@ -64,7 +66,7 @@ pub(super) fn references(view: View<'_>, profiles: &BTreeSet<&str>) -> Vec<Note>
     check("devices", "client", "client", &clients, "add [clients.NAME]");
     check("devices", "bus", "bus", &buses, "add [buses.NAME.KIND]");
     check("devices", "profile", "profile", profiles, "write it as NAME.toml in `profiles_dir`");
-    check("clients", "bus", "bus", &buses, "add [buses.NAME.broker]");
+    check("clients", "bus", "broker", &brokers, "add [buses.NAME.broker]");
     notes
 }
 
@@ -100,21 +102,41 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
     claims.extend(south_claims(view, partial));
     claims.extend(partial.uplinks.iter().map(|(name, uplink)| super::uplinks::claim(name, uplink)));
     problems.extend(south_problems(view, parts));
-    problems.extend(parts.uplinks.iter().flat_map(|(name, uplink)| super::uplinks::problems(name, uplink)));
-    // A URL can be judged by itself, also where another key of the same uplink is wrong.
+    for (path, peer) in peers(parts) {
+        problems.extend(super::peers::problems(&path, &peer));
+    }
+    // A URL can be judged by itself, also where another key of the same table is wrong.
     problems.extend(
-        partial.uplinks.iter().filter_map(|(name, uplink)| super::uplinks::url_problem(name, uplink)),
+        peers(partial).into_iter().filter_map(|(path, peer)| super::peers::url_problem(&path, &peer)),
     );
     (problems, claims)
+}
+
+/// The brokers that others run, platforms' and on the local network, with their tables' paths.
+fn peers(parts: &Parts) -> Vec<([&str; 3], Peer<'_>)> {
+    let uplinks = parts
+        .uplinks
+        .iter()
+        .map(|(name, UplinkTable::Mqtt(uplink))| (["uplinks", name.as_str(), "mqtt"], uplink.peer()));
+    let buses = parts.buses.iter().filter_map(|(name, bus)| match bus {
+        BusConfig::Mqtt(mqtt) => Some((["buses", name.as_str(), "mqtt"], mqtt.peer())),
+        BusConfig::Broker(_) => None,
+    });
+    uplinks.chain(buses).collect()
 }
 
 /// What buses, clients and devices claim for themselves alone.
 fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
     let mut claims = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        claims.extend(broker.claims(name));
+    for (name, bus) in &parts.buses {
+        match bus {
+            BusConfig::Broker(broker) => claims.extend(broker.claims(name)),
+            BusConfig::Mqtt(mqtt) => {
+                claims.push(mqtt.claim(parts.gateway.as_ref().map(|gateway| &gateway.name), name));
+            }
+        }
     }
-    let buses = view.names("buses");
+    let buses = broker_names(view);
     for (name, client) in &parts.clients {
         let bus = client.bus.as_ref().map(BusName::as_str).or_else(|| buses.first().copied());
         let id = format!("{}/{}", bus.unwrap_or_default(), client.client_id(name));
@@ -129,12 +151,17 @@ fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
 fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     let mut brokers = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        problems.extend(broker.problems(name));
-        brokers.insert(name.clone(), broker);
+    for (name, bus) in &parts.buses {
+        match bus {
+            BusConfig::Broker(broker) => {
+                problems.extend(broker.problems(name));
+                brokers.insert(name.clone(), broker);
+            }
+            BusConfig::Mqtt(mqtt) => problems.extend(mqtt.problems(name)),
+        }
     }
     // A client is judged only where its broker is known and sound: otherwise that mistake has been told.
-    let all_sound = brokers.len() == view.names("buses").len() && !view.lost.contains("buses");
+    let all_sound = brokers.len() == broker_names(view).len() && !view.lost.contains("buses");
     let judged = |client: &ClientConfig| match &client.bus {
         Some(bus) => brokers.contains_key(bus),
         None => all_sound,
@@ -145,7 +172,26 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     let twice = |problem: &Problem| problem.path.last().is_some_and(|key| key == "client_id");
     problems.extend(client_problems(&clients, &brokers).into_iter().filter(|problem| !twice(problem)));
     problems.extend(parts.devices.iter().flat_map(|(id, device)| device.problems(id)));
+    for (id, device) in &parts.devices {
+        // It would never be heard: whoever speaks at the embedded broker has an account there.
+        if let Some(bus) = device.bus.as_ref().filter(|bus| brokers.contains_key(*bus)) {
+            let message = format!("the bus {bus:?} is the embedded broker: say which of its clients speaks");
+            let problem = Problem::error(&["devices", id.as_str(), "bus"], message);
+            problems.push(problem.hint("write client = one of [clients.NAME] instead"));
+        }
+    }
     problems
+}
+
+/// Kinds of buses to which no client logs in.
+const NO_BROKERS: [&str; 2] = ["modbus", "mqtt"];
+
+/// The names of the embedded brokers, also of those with a mistake in their kind.
+fn broker_names<'v>(view: View<'v>) -> BTreeSet<&'v str> {
+    let other = |node: &Node<'_>| {
+        node.get_ref().as_table().is_some_and(|table| NO_BROKERS.iter().any(|kind| table.contains_key(*kind)))
+    };
+    entries(view.root, "buses").filter(|(_, _, node)| !other(node)).map(|(name, _, _)| name).collect()
 }
 
 /// What devices lack for their profiles.
@@ -209,17 +255,23 @@ pub(super) fn warnings(view: View<'_>, parts: &Parts) -> Vec<Note> {
         let note = Note::warning(view.start(), "there are no devices: what clients publish is refused");
         notes.push(note.hint("add [devices.NAME] with `profile`, `client` and `address`"));
     }
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        notes.extend(plain_listener(view, name.as_str(), broker));
-    }
-    for (name, UplinkTable::Mqtt(uplink)) in &parts.uplinks {
-        let plain = uplink.url.starts_with("mqtt://") || uplink.url.starts_with("ws://");
-        let host = super::uplinks::host(&uplink.url);
-        if plain && !super::uplinks::loopback(host) {
-            let place = view.place(&["uplinks", name.as_str(), "mqtt", "url"]);
-            let note = Note::warning(place, format!("what goes to {host:?} can be read on the way: no TLS"));
-            notes.push(note.hint("use mqtts:// or wss://, with `ca_file` for a private authority"));
+    for (name, bus) in &parts.buses {
+        if let BusConfig::Broker(broker) = bus {
+            notes.extend(plain_listener(view, name.as_str(), broker));
         }
+    }
+    for (path, peer) in peers(parts) {
+        let Some(host) = super::peers::in_clear(&peer) else { continue };
+        let what = if path.contains(&"buses") && peer.password_file.is_some() {
+            format!("the password and what {host:?} says cross the network in clear: no TLS")
+        } else if path.contains(&"uplinks") {
+            format!("what goes to {host:?} can be read on the way: no TLS")
+        } else {
+            continue;
+        };
+        let place = view.place(&[path.as_slice(), &["url"]].concat());
+        let hint = "use mqtts:// or wss://, with `ca_file` for a private authority";
+        notes.push(Note::warning(place, what).hint(hint));
     }
     notes
 }

@@ -10,7 +10,7 @@ use super::reasons;
 use crate::model::clock::trust_name;
 use crate::model::ids::GatewayName;
 use crate::model::stamp::{ClockTrust, Stamp};
-use crate::rt::board::{Board, Snapshot, UnitState};
+use crate::rt::board::{Board, DeviceStatus, Snapshot, Standing, UnitState};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::{Count, Metrics};
 
@@ -198,6 +198,9 @@ impl Status {
             let clients: Vec<&str> = bus.clients.iter().map(String::as_str).collect();
             let connected = if clients.is_empty() { "nobody".to_owned() } else { clients.join(", ") };
             writeln!(out, "  {name}  {}  {}  connected: {connected}", bus.kind, bus.at.join(", "))?;
+            if let Some(trouble) = &bus.trouble {
+                writeln!(out, "    ! {trouble}")?;
+            }
         }
         Ok(())
     }
@@ -217,12 +220,27 @@ impl Status {
                 (Some(_), None) => "heard before the last boot".to_owned(),
             };
             let (id, kind, messages) = (id.as_str(), &device.kind, device.messages);
-            writeln!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
+            write!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
+            match self.standing(device) {
+                Some(standing) => writeln!(out, "  {standing}")?,
+                None => writeln!(out)?,
+            }
             for warning in &device.warnings {
                 writeln!(out, "    ! {warning}")?;
             }
         }
         Ok(())
+    }
+
+    /// Where it is more than that the device was heard or not.
+    fn standing(&self, device: &DeviceStatus) -> Option<String> {
+        let word = match device.standing {
+            Standing::Unheard => return None,
+            Standing::Fresh => "fresh 正常",
+            Standing::Stale => "STALE 数据过期",
+            Standing::Offline => "OFFLINE 离线",
+        };
+        Some(format!("{word} for {}", span(self.now.mono_ms.saturating_sub(device.since_mono_ms))))
     }
 
     fn write_uplinks(&self, out: &mut String) -> std::fmt::Result {
@@ -281,7 +299,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{BusName, DeviceId, UplinkName};
     use crate::model::refusal::Refusal;
-    use crate::rt::board::{BusStatus, DeviceStatus, UplinkStatus};
+    use crate::rt::board::{BusStatus, UplinkStatus};
     use crate::rt::clock::{Clock, ManualClock};
 
     #[test]
@@ -293,10 +311,23 @@ mod tests {
         let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
         board.update(|board| {
             board.uplinks.insert(UplinkName::new("p").unwrap(), UplinkStatus::default());
-            let bus = BusStatus { kind: "broker".into(), at: Vec::new(), clients: [].into() };
+            let bus = BusStatus {
+                kind: "broker".into(),
+                at: Vec::new(),
+                clients: [].into(),
+                ..BusStatus::default()
+            };
             board.buses.insert(BusName::new("lan").unwrap(), bus);
-            for (id, kind, heard) in [("sos-1-1-101", "button", Some(clock.now())), ("th", "sensor", None)] {
-                let device = DeviceStatus { kind: kind.into(), heard, ..DeviceStatus::default() };
+            let bus = BusStatus { trouble: Some("away".into()), ..BusStatus::default() };
+            board.buses.insert(BusName::new("z2m").unwrap(), bus);
+            let since_mono_ms = clock.now().mono_ms - 3_000;
+            for (id, kind, heard, standing) in [
+                ("sos-1-1-101", "button", Some(clock.now()), Standing::Fresh),
+                ("th", "sensor", None, Standing::Unheard),
+                ("door", "contact", Some(clock.now()), Standing::Offline),
+            ] {
+                let kind = kind.to_owned();
+                let device = DeviceStatus { kind, heard, standing, since_mono_ms, ..DeviceStatus::default() };
                 board.devices.insert(DeviceId::new(id).unwrap(), device);
             }
         });
@@ -307,8 +338,10 @@ mod tests {
         let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
         for line in [
             "  lan  broker    connected: nobody",
-            "  sos-1-1-101  button  heard 0 s ago               0 messages",
-            "  th           sensor  not heard yet               0 messages",
+            "    ! away",
+            "  sos-1-1-101  button   heard 0 s ago               0 messages  fresh 正常 for 3 s",
+            "  th           sensor   not heard yet               0 messages",
+            "  door         contact  heard 0 s ago               0 messages  OFFLINE 离线 for 3 s",
             "  p  NOT CONNECTED for 5 s, connection 0",
             "  not_json  z2m           1",
             "  payload_too_large  z2m  1",

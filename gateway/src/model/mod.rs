@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cursor;
 pub mod ids;
 pub mod journal;
+pub mod json;
 pub mod limits;
 pub mod place;
 pub mod record;

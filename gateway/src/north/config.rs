@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::record::{Category, Class};
+use crate::rt::mqtt::Peer;
 
 /// A platform reached by MQTT 5.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -45,6 +46,20 @@ pub struct UplinkConfig {
     /// How fast it connects and sends after an outage.
     #[serde(default)]
     pub pacing: Pacing,
+}
+
+impl UplinkConfig {
+    /// The broker and how to log in to it.
+    pub fn peer(&self) -> Peer<'_> {
+        Peer {
+            url: &self.url,
+            username: self.username.as_deref(),
+            password_file: self.password_file.as_deref(),
+            ca_file: self.ca_file.as_deref(),
+            cert_file: self.cert_file.as_deref(),
+            key_file: self.key_file.as_deref(),
+        }
+    }
 }
 
 /// Delivery level.

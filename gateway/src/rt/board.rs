@@ -22,22 +22,43 @@ pub enum UnitState {
 }
 
 /// A bus or listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusStatus {
     /// The kind, as in `[buses.NAME.KIND]`.
     pub kind: String,
     /// Addresses it listens on or the line it holds.
     pub at: Vec<String>,
-    /// Names of the clients connected now.
+    /// Names of the clients connected now; for an external broker, our own client id while we are.
     pub clients: BTreeSet<String>,
+    /// Why none of its devices can be heard, or some cannot, and what to do: one trouble for all of them.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
-/// A device. Not heard: it is neither online nor offline (promise G11).
+/// How a device stands (promise G11).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Not heard since the start: neither online nor offline.
+    #[default]
+    Unheard,
+    /// Heard as often as it promises; for one that promises nothing, heard.
+    Fresh,
+    /// Silent for longer than it promises: its values are old.
+    Stale,
+    /// Silent for much longer, or said to be out of reach.
+    Offline,
+}
+
+/// A device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceStatus {
     pub kind: String,
     pub heard: Option<Stamp>,
     pub messages: u64,
+    pub standing: Standing,
+    /// Monotonic milliseconds of the last change of `standing`.
+    pub since_mono_ms: u64,
     /// What a person should mend: QoS 0 on an emergency device, for example.
     pub warnings: BTreeSet<String>,
 }

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod echo;
 pub mod keeper;
 pub mod metrics;
+pub mod mqtt;
 pub mod supervise;
 pub mod timekeeping;
 pub mod timesource;

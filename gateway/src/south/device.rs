@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::freshness::{Promise, Watch};
 use super::profile::{Channel, DeviceState, Profile, Subject};
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, ClientName, DeviceId, ProfileName};
@@ -36,6 +37,10 @@ pub struct DeviceConfig {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub tags: Vec<String>,
+    /// How often it says something at least, seconds; the profile's if not given. Silent for half as long again, its
+    /// values are stale; three times as long, and it is offline.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub heartbeat_s: Option<u32>,
     /// Under maintenance: what it says goes to `up/test/…` and calls nobody.
     #[serde(default)]
     pub maintenance: bool,
@@ -122,8 +127,17 @@ pub struct Device {
     pub speaker: Speaker,
     pub profile: Arc<Profile>,
     pub subject: Subject,
-    /// Held from the mapping of a message to its commit, so that two messages cannot both be the first.
-    pub state: Mutex<DeviceState>,
+    pub promise: Promise,
+    /// Held from the mapping of a message to its commit, so that two messages cannot both be the first. Who holds those
+    /// of several devices takes them in the order of ids.
+    pub memory: Mutex<Memory>,
+}
+
+/// What is remembered of a device between messages. Lost with the process.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    pub state: DeviceState,
+    pub watch: Watch,
 }
 
 impl Device {
@@ -154,7 +168,8 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Resolves profiles and topics. `bases` holds the speakers of this bus; devices of others are left out.
+    /// Resolves profiles and topics. `bases` holds the speakers of this bus; devices of others are left out. Their
+    /// silence counts from `now_ms`, monotonic milliseconds.
     ///
     /// # Errors
     /// A profile that does not exist or does not speak MQTT, no address, a topic that is too long.
@@ -163,6 +178,7 @@ impl Roster {
         bases: &BTreeMap<Speaker, String>,
         devices: &BTreeMap<DeviceId, DeviceConfig>,
         profiles: &BTreeMap<ProfileName, Arc<Profile>>,
+        now_ms: u64,
     ) -> Result<Self, RosterError> {
         let mut roster = Self::default();
         for (id, config) in devices {
@@ -174,7 +190,7 @@ impl Roster {
                 device: id.clone(),
                 profile: config.profile.clone(),
             })?;
-            roster.add((bus, speaker, base), id, config, profile)?;
+            roster.add((bus, speaker, base), id, (config, profile), now_ms)?;
         }
         Ok(roster)
     }
@@ -183,8 +199,8 @@ impl Roster {
         &mut self,
         (bus, speaker, base): (&BusName, &Speaker, &str),
         id: &DeviceId,
-        config: &DeviceConfig,
-        profile: &Arc<Profile>,
+        (config, profile): (&DeviceConfig, &Arc<Profile>),
+        now_ms: u64,
     ) -> Result<(), RosterError> {
         let mqtt = profile
             .mqtt
@@ -201,7 +217,8 @@ impl Roster {
             speaker: speaker.clone(),
             profile: Arc::clone(profile),
             subject: Subject { device, place: config.place.clone(), test: config.maintenance },
-            state: Mutex::new(DeviceState::default()),
+            promise: Promise::new(profile, config.heartbeat_s),
+            memory: Mutex::new(Memory { state: DeviceState::default(), watch: Watch::new(now_ms) }),
         });
         // One pass, so that an address with a brace in it is not expanded again.
         let expand = |template: &str| {
@@ -230,6 +247,11 @@ impl Roster {
         &self.devices
     }
 
+    /// Every topic on which something is said of a device.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.routes.keys().map(String::as_str)
+    }
+
     /// Whom a message of this topic is about, in the order of their ids.
     pub fn route(&self, topic: &str) -> &[(Arc<Device>, Channel)] {
         self.routes.get(topic).map_or(&[], Vec::as_slice)
@@ -254,7 +276,7 @@ mod tests {
         let devices: BTreeMap<DeviceId, DeviceConfig> = toml::from_str(devices).unwrap();
         let profiles = shipped_profiles().unwrap().into_iter().map(|(name, p)| (name, Arc::new(p))).collect();
         let bases = BTreeMap::from([(z2m(), "site/z2m".to_owned())]);
-        Roster::new(&BusName::new("lan").unwrap(), &bases, &devices, &profiles)
+        Roster::new(&BusName::new("lan").unwrap(), &bases, &devices, &profiles, 0)
     }
 
     fn names(roster: &Roster, topic: &str) -> Vec<(String, Channel)> {

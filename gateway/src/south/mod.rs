@@ -3,4 +3,11 @@
 
 pub mod broker;
 pub mod device;
+pub mod freshness;
+pub mod line;
+pub mod mqtt;
+mod notice;
+mod owed;
 pub mod profile;
+pub mod topics;
+pub mod watch;

@@ -14,6 +14,7 @@ use super::status::{CommandResult, Outcome};
 use super::topics::Topics;
 use super::wire::{Millis, Sequence};
 use crate::model::ids::{BootId, Epoch, Seq};
+use crate::model::json::too_deep;
 use crate::model::limits::{DOWN_PAYLOAD_BYTES_MAX, JSON_DEPTH_MAX};
 use crate::model::record::Class;
 use crate::model::refusal::Refusal;
@@ -255,30 +256,10 @@ fn bounded(payload: &[u8]) -> Result<&str, Refused> {
     }
     let text = std::str::from_utf8(payload)
         .map_err(|error| (Refusal::NotUtf8, format!("the payload is not UTF-8: {error}")))?;
-    if depth(text) > JSON_DEPTH_MAX {
+    if too_deep(text.as_bytes()) {
         return Err((Refusal::JsonTooDeep, format!("nested deeper than {JSON_DEPTH_MAX} levels")));
     }
     Ok(text)
-}
-
-/// The deepest nesting of brackets outside strings, whether or not the text is JSON.
-fn depth(text: &str) -> usize {
-    let (mut now, mut deepest) = (0_usize, 0_usize);
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => {
-                now = now.saturating_add(1);
-                deepest = deepest.max(now);
-            }
-            b'}' | b']' if !quoted => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refused> {

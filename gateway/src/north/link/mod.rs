@@ -35,6 +35,7 @@ use crate::rt::board::{Board, UplinkStatus};
 use crate::rt::clock::SharedClock;
 use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
+use crate::rt::mqtt::PeerError;
 use crate::store::{Store, StoreError};
 
 use adapters::{ContractWording, StoreSource};
@@ -69,8 +70,8 @@ pub struct Parts {
 pub enum LinkError {
     /// A person must mend the configuration or a file that it names; tried again all the same, since the file may
     /// come.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] PeerError),
     #[error("the broker refused the connection ({code}){hint}")]
     Refused { code: String, hint: &'static str, busy: bool },
     #[error("the connection failed: {0}")]

@@ -14,14 +14,17 @@ use tokio::sync::Semaphore;
 
 use super::config::ClientConfig;
 use super::secrets::{Secret, SecretFile, equal};
-use super::topics::{check_topic, covers, is_filter, lies_under};
 use crate::model::ids::ClientName;
 use crate::model::refusal::Refusal;
+use crate::south::device::Speaker;
+use crate::south::line::Source;
+use crate::south::topics::{check_topic, covers, is_filter, lies_under};
 
 /// `[clients.NAME]`, resolved.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) name: ClientName,
+    speaker: Speaker,
     pub(super) client_id: String,
     pub(super) base: String,
     subscribe: Vec<String>,
@@ -33,6 +36,7 @@ impl Account {
     fn new(name: &ClientName, config: &ClientConfig, secrets_dir: &Path) -> Self {
         Self {
             name: name.clone(),
+            speaker: Speaker::Client(name.clone()),
             client_id: config.client_id(name).to_owned(),
             base: config.base(name).to_owned(),
             subscribe: config.subscribe.clone(),
@@ -44,6 +48,11 @@ impl Account {
     /// Whether it may publish there.
     pub(super) fn owns(&self, topic: &str) -> bool {
         lies_under(&self.base, topic)
+    }
+
+    /// As who it publishes.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { name: self.name.as_str(), speaker: &self.speaker, base: Some(&self.base) }
     }
 
     /// Whether it may subscribe so.

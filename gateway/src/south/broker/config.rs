@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::topics::{check_topic, is_filter, lies_under};
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, ClientName};
+use crate::south::topics::{check_topic, is_filter, lies_under};
 
 /// The embedded MQTT broker for devices on the local network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -25,10 +25,11 @@ use rmqtt::types::{
 };
 
 use super::accounts::{Account, Accounts, Login};
-use super::line::{Line, Message, Verdict};
 use super::visits::{Stage, Visits};
 use crate::model::ids::ClientName;
 use crate::model::refusal::Refusal;
+use crate::south::line::{Line, Message, Verdict};
+use crate::south::profile::Origin;
 
 /// What the hooks work on.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ const MAKE_WAY_WITHIN: Duration = Duration::from_secs(5);
 impl Inside {
     async fn authenticate(&self, connect: &ConnectInfo) -> AuthResult {
         let Some(visit) = self.visits.find(connect.id().remote_addr) else {
-            self.line.metrics.refused(self.line.bus.as_str(), Refusal::UnknownClient);
+            self.line.deps.metrics.refused(self.line.bus.as_str(), Refusal::UnknownClient);
             return AuthResult::NotAuthorized;
         };
         let will = connect.last_will();
@@ -70,7 +71,7 @@ impl Inside {
             }
             Err((reason, client)) => {
                 let source = client.as_ref().map_or(self.line.bus.as_str(), ClientName::as_str);
-                self.line.metrics.refused(source, reason);
+                self.line.deps.metrics.refused(source, reason);
                 tracing::info!(client = source, from = %visit.from, reason = reason.as_str(), "login refused");
                 visit.stage.send_replace(Stage::Refused(reason));
                 match reason {
@@ -121,7 +122,7 @@ impl Inside {
         tracing::info!(client = %account.name, %reason, "disconnected");
         // Frames that are no MQTT inside: the door sees only where they begin and end.
         if is_no_mqtt(reason) {
-            self.line.count(account, Refusal::NotMqtt);
+            self.line.count(account.name.as_str(), Refusal::NotMqtt);
         }
         self.set_present(id.remote_addr, None);
     }
@@ -133,7 +134,7 @@ impl Inside {
             Some(client) => present.insert(peer.port(), client),
             None => present.remove(&peer.port()),
         };
-        self.line.board.update(|board| {
+        self.line.deps.board.update(|board| {
             if let Some(bus) = board.buses.get_mut(&self.line.bus) {
                 bus.clients = present.values().map(|name| name.as_str().to_owned()).collect();
             }
@@ -144,7 +145,7 @@ impl Inside {
         let Some(account) = self.account(session) else {
             return refused(PublishAckReason::NotAuthorized, Refusal::UnknownClient, true);
         };
-        match self.line.publish(account, message(publish)).await {
+        match self.line.publish(account.source(), message(publish)).await {
             Verdict::Taken => PublishAclResult::allow(),
             Verdict::Refused(reason) => refused(reason_code(reason), reason, false),
             Verdict::Withheld(reason) => refused(PublishAckReason::UnspecifiedError, reason, true),
@@ -154,7 +155,7 @@ impl Inside {
     /// What a will says happened now, and is stored like any publish. Nobody waits for its acknowledgement.
     async fn will(&self, session: &Session, publish: &Publish) {
         let Some(account) = self.account(session) else { return };
-        let verdict = self.line.publish(account, message(publish)).await;
+        let verdict = self.line.publish(account.source(), message(publish)).await;
         tracing::info!(client = %account.name, topic = %publish.inner.topic, ?verdict, "last will");
     }
 
@@ -165,7 +166,7 @@ impl Inside {
             }
             Some(account) => {
                 tracing::info!(client = %account.name, filter, "subscription denied");
-                self.line.count(account, Refusal::SubscriptionDenied);
+                self.line.count(account.name.as_str(), Refusal::SubscriptionDenied);
                 denied()
             }
             None => denied(),
@@ -203,7 +204,13 @@ fn denied() -> SubscribeAclResult {
 }
 
 fn message(publish: &Publish) -> Message<'_> {
-    Message { topic: &publish.inner.topic, payload: &publish.inner.payload, qos: publish.inner.qos.value() }
+    // Whatever its RETAIN flag says, it is being said now.
+    Message {
+        topic: &publish.inner.topic,
+        payload: &publish.inner.payload,
+        qos: publish.inner.qos.value(),
+        origin: Origin::Live,
+    }
 }
 
 fn refused(code: PublishAckReason, reason: Refusal, disconnect: bool) -> PublishAclResult {
@@ -262,7 +269,7 @@ impl Handler for Hooks {
                 (true, before)
             }
             Parameter::MessageDropped(Some(_to), _from, _publish, _reason) => {
-                inside.line.metrics.dropped("delivery", "subscriber_slow_or_gone", 1);
+                inside.line.deps.metrics.dropped("delivery", "subscriber_slow_or_gone", 1);
                 (true, before)
             }
             _ => (true, before),

@@ -9,14 +9,11 @@ pub mod config;
 mod door;
 mod frames;
 mod hooks;
-mod line;
-mod owed;
 pub mod retained;
 pub mod secrets;
 #[cfg(test)]
-mod tests;
+pub(in crate::south) mod tests;
 mod tls;
-pub mod topics;
 mod visits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -39,22 +36,21 @@ use self::accounts::Accounts;
 use self::config::{BrokerConfig, ClientConfig};
 use self::door::Door;
 use self::hooks::{Inside, NoSessions};
-use self::line::Line;
-use self::owed::Owed;
 use self::retained::Retained;
 use self::visits::Visits;
 use super::device::{DeviceConfig, Roster, RosterError, Speaker};
+use super::line::Line;
+use super::owed::Owed;
 use super::profile::Profile;
+use super::watch::Watcher;
 use crate::model::ids::{BusName, ClientName, DeviceId, ProfileName};
-use crate::model::journal::Journal;
 use crate::model::limits::DEVICE_PACKET_BYTES_MAX;
-use crate::rt::board::{Board, BusStatus};
-use crate::rt::clock::SharedClock;
-use crate::rt::metrics::Metrics;
+use crate::rt::board::BusStatus;
 
 pub use self::frames::fuzz_frames;
-pub use self::line::QOS0_WARNING;
 pub use self::tls::TlsError;
+pub use super::line::Deps;
+pub use super::line::QOS0_WARNING;
 
 /// Messages for one slow subscriber; more are dropped and counted. They are commands, stale after seconds.
 const DELIVERIES_MAX: usize = 64;
@@ -83,15 +79,6 @@ pub struct Setup {
     pub devices: BTreeMap<DeviceId, DeviceConfig>,
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
     pub secrets_dir: PathBuf,
-}
-
-/// What a broker works with.
-#[derive(Debug, Clone)]
-pub struct Deps {
-    pub journal: Arc<dyn Journal>,
-    pub clock: SharedClock,
-    pub metrics: Arc<Metrics>,
-    pub board: Arc<Board>,
 }
 
 /// Addresses that a running broker listens on; they differ from the configured ones where a port was 0.
@@ -137,7 +124,7 @@ impl Broker {
         let speaker = |name: &ClientName| Speaker::Client(name.clone());
         let clients = setup.clients.iter();
         let bases = clients.map(|(name, client)| (speaker(name), client.base(name).to_owned())).collect();
-        let roster = Roster::new(&setup.bus, &bases, &setup.devices, &setup.profiles)?;
+        let roster = Roster::new(&setup.bus, &bases, &setup.devices, &setup.profiles, deps.clock.mono_ms())?;
         Ok(Self { setup, deps, roster: Arc::new(roster), owed: Arc::default() })
     }
 
@@ -150,7 +137,7 @@ impl Broker {
         cancel: CancellationToken,
         ready: impl FnOnce(Bound) + Send,
     ) -> Result<(), BrokerError> {
-        self.post_devices();
+        self.line().post_devices();
         let plain = match self.setup.config.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -182,20 +169,26 @@ impl Broker {
         ended
     }
 
+    /// Watches its devices for silence; runs beside [`Self::run`], also while that one fails.
+    pub fn watcher(&self) -> Watcher {
+        Watcher::new(self.line(), None)
+    }
+
+    fn line(&self) -> Line {
+        Line {
+            bus: self.setup.bus.clone(),
+            roster: Arc::clone(&self.roster),
+            deps: self.deps.clone(),
+            owed: Arc::clone(&self.owed),
+            commit_timeout: Duration::from_millis(self.setup.config.commit_timeout_ms.into()),
+        }
+    }
+
     fn inside(&self) -> Result<Inside, BrokerError> {
         let accounts = Accounts::new(self.setup.clients.iter(), &self.setup.secrets_dir);
         Ok(Inside {
             accounts: accounts.map_err(BrokerError::Random)?,
-            line: Line {
-                bus: self.setup.bus.clone(),
-                roster: Arc::clone(&self.roster),
-                journal: Arc::clone(&self.deps.journal),
-                clock: Arc::clone(&self.deps.clock),
-                metrics: Arc::clone(&self.deps.metrics),
-                board: Arc::clone(&self.deps.board),
-                owed: Arc::clone(&self.owed),
-                commit_timeout: Duration::from_millis(self.setup.config.commit_timeout_ms.into()),
-            },
+            line: self.line(),
             visits: Arc::new(Visits::default()),
             present: Mutex::new(HashMap::new()),
             context: OnceLock::new(),
@@ -264,16 +257,6 @@ impl Broker {
         doors
     }
 
-    /// Shows every device as not heard yet, also where the broker cannot listen.
-    fn post_devices(&self) {
-        self.deps.board.update(|board| {
-            for device in self.roster.devices() {
-                let entry = board.devices.entry(device.id().clone()).or_default();
-                entry.kind.clone_from(&device.profile.kind);
-            }
-        });
-    }
-
     /// Shows the bus.
     fn post(&self, bound: &Bound) {
         let at = [bound.plain.map(|a| format!("mqtt://{a}")), bound.tls.map(|a| format!("mqtts://{a}"))];
@@ -281,6 +264,7 @@ impl Broker {
             kind: "broker".to_owned(),
             at: at.into_iter().flatten().collect(),
             clients: BTreeSet::new(),
+            trouble: None,
         };
         self.deps.board.update(|board| board.buses.insert(self.setup.bus.clone(), status));
     }
@@ -298,7 +282,7 @@ async fn inner_server(
 ) -> rmqtt::Result<(MqttServer, SocketAddr)> {
     // Its own idea of a busy system refuses logins by the machine's load: not ours to follow.
     let context = ServerContext::new().busy_check_enable(false).build().await;
-    *context.extends.retain_mut().await = Box::new(Retained::new(Arc::clone(&inside.line.metrics)));
+    *context.extends.retain_mut().await = Box::new(Retained::new(Arc::clone(&inside.line.deps.metrics)));
     *context.extends.fitter_mgr_mut().await = Box::new(NoSessions);
     let register = context.extends.hook_mgr().register();
     hooks::register(register.as_ref(), inside).await;

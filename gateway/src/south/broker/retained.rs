@@ -10,8 +10,8 @@ use bytes::Bytes;
 use rmqtt::retain::RetainStorage;
 use rmqtt::types::{Retain, TopicFilter, TopicName};
 
-use super::topics::matches;
 use crate::rt::metrics::Metrics;
+use crate::south::topics::matches;
 
 /// Retained topics: state and availability of each of 300 devices behind one client, several times over.
 const RETAINED_MAX: usize = 2_048;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::model::limits::JSON_DEPTH_MAX;
+use crate::model::json::too_deep;
 use crate::model::refusal::Refusal;
 
 /// A parsed message.
@@ -25,15 +25,17 @@ pub(super) struct Document {
 /// [`Refusal::NotUtf8`], [`Refusal::JsonTooDeep`], [`Refusal::NotJson`].
 pub(super) fn parse(payload: &[u8]) -> Result<Document, Refusal> {
     let text = std::str::from_utf8(payload).map_err(|_invalid| Refusal::NotUtf8)?;
-    let (clean, not_finite) = scan(text.as_bytes())?;
+    if too_deep(text.as_bytes()) {
+        return Err(Refusal::JsonTooDeep);
+    }
+    let (clean, not_finite) = finite(text.as_bytes());
     let value = serde_json::from_slice(&clean).map_err(|_syntax| Refusal::NotJson)?;
     Ok(Document { value, not_finite })
 }
 
-/// Walks once over the bytes: bounds the depth and replaces numbers that are not finite. Everything else is left to
-/// the parser, which is strict.
-fn scan(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Refusal> {
-    let mut depth = 0_usize;
+/// Walks once over the bytes and replaces numbers that are not finite; says how many. Everything else is left to the
+/// parser, which is strict.
+fn finite(bytes: &[u8]) -> (Cow<'_, [u8]>, usize) {
     let mut replaced: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut not_finite = 0;
@@ -42,17 +44,6 @@ fn scan(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Refusal> {
         let rest = bytes.get(at..).unwrap_or_default();
         let token = match byte {
             b'"' => string_length(rest),
-            b'{' | b'[' => {
-                depth = depth.saturating_add(1);
-                if depth > JSON_DEPTH_MAX {
-                    return Err(Refusal::JsonTooDeep);
-                }
-                1
-            }
-            b'}' | b']' => {
-                depth = depth.saturating_sub(1);
-                1
-            }
             b'N' | b'I' | b'-' | b'0'..=b'9' => number_length(rest),
             _ => 1,
         };
@@ -66,13 +57,13 @@ fn scan(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Refusal> {
         }
         at = end;
     }
-    Ok(match replaced {
+    match replaced {
         None => (Cow::Borrowed(bytes), 0),
         Some(mut out) => {
             out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
             (Cow::Owned(out), not_finite)
         }
-    })
+    }
 }
 
 /// Length of the string that starts here, quotes included; an unfinished one reaches to the end.
@@ -118,6 +109,7 @@ fn is_not_finite(token: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::limits::JSON_DEPTH_MAX;
 
     #[test]
     fn numbers_that_are_not_finite_become_null_and_the_rest_stands() {

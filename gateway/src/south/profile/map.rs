@@ -17,13 +17,13 @@ use crate::model::ids::{BootId, DeviceId};
 use crate::model::limits::RECORD_BODY_BYTES_MAX;
 use crate::model::place::Place;
 use crate::model::record::{
-    Body, Category, DeviceRef, Draft, Event, Sample, Severity, Telemetry, Text, Value,
+    Body, Category, DeviceRef, Draft, Event, Quality, QualityReason, Sample, Severity, Telemetry, Text, Value,
 };
 use crate::model::refusal::Refusal;
 use crate::model::stamp::{ClockTrust, Stamp};
 
 /// Texts of one record together: the rest of [`RECORD_BODY_BYTES_MAX`] is for names and numbers.
-const TEXTS_BYTES_MAX: usize = RECORD_BODY_BYTES_MAX / 2;
+pub(in crate::south) const TEXTS_BYTES_MAX: usize = RECORD_BODY_BYTES_MAX / 2;
 
 /// Longest de-duplication key taken from a device: a UUID has 36 bytes.
 const DEDUP_KEY_BYTES_MAX: usize = 128;
@@ -68,7 +68,6 @@ pub struct Input<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceState {
     edges: BTreeMap<String, Edge>,
-    online: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +91,8 @@ pub struct Mapped {
     /// Events first, then the values.
     pub drafts: Vec<Draft>,
     pub refusals: Vec<FieldRefusal>,
+    /// Whether the device can be reached, as somebody said by its availability topic.
+    pub reachable: Option<bool>,
     /// The state after it; to be taken over when the drafts are on disk.
     pub state: DeviceState,
 }
@@ -171,6 +172,10 @@ impl Mapping<'_> {
             Trigger::Edge => {
                 let before = self.mapped.state.edges.get(name);
                 let happened = matching && edge_fires(rule, before, now_ms);
+                // What a broker had kept may be the very press that it delivers next: it must not make that one old.
+                if happened && self.input.origin == Origin::Kept && rule.at_start == AtStart::Event {
+                    return self.refuse(Refusal::RetainedDelivery, &rule.pointer);
+                }
                 let since_mono_ms = match before {
                     Some(before) if !happened && before.matching == matching => before.since_mono_ms,
                     _ => now_ms,
@@ -224,7 +229,7 @@ impl Mapping<'_> {
             };
             match number::take(point, value) {
                 Ok(value) if fits(&value, &mut texts) => {
-                    samples.push(Sample::good(name.clone(), value, point.unit.clone()));
+                    samples.push(self.sample(Sample::good(name.clone(), value, point.unit.clone())));
                 }
                 Ok(_) => self.refuse(Refusal::TextTooLong, &point.pointer),
                 Err(reason) => self.refuse(reason, &point.pointer),
@@ -233,14 +238,18 @@ impl Mapping<'_> {
         if samples.is_empty() {
             return;
         }
-        // What a broker had kept is older than it looks: stamping it now would be a lie (promise G11).
-        if self.input.origin == Origin::Kept {
-            return self.refuse(Refusal::RetainedDelivery, "");
-        }
         let telemetry =
             Telemetry { device: self.subject.device.clone(), place: self.subject.place.clone(), samples };
         let key = self.dedup.as_ref().map(|key| format!("values:{key}"));
         self.push(Body::Telemetry(telemetry), key);
+    }
+
+    /// What a broker had kept is of unknown age: its own time cannot be told, and its quality says so (promise G11).
+    fn sample(&self, good: Sample) -> Sample {
+        match self.input.origin {
+            Origin::Live => good,
+            Origin::Kept => Sample { quality: Quality::Uncertain, reason: Some(QualityReason::Kept), ..good },
+        }
     }
 
     fn availability(&mut self, rule: &Availability) -> Result<(), Refusal> {
@@ -254,21 +263,11 @@ impl Mapping<'_> {
             Err(Refusal::NotJson) => String::from_utf8_lossy(self.input.payload).trim().to_owned(),
             Err(reason) => return Err(reason),
         };
-        let online = match said {
+        self.mapped.reachable = Some(match said {
             said if said == rule.online => true,
             said if said == rule.offline => false,
             _ => return Err(Refusal::OutOfRange),
-        };
-        if self.mapped.state.online.replace(online) == Some(online) {
-            return Ok(());
-        }
-        if self.input.origin == Origin::Kept {
-            self.refuse(Refusal::RetainedDelivery, &rule.pointer);
-            return Ok(());
-        }
-        let (name, severity) =
-            if online { ("device.online", None) } else { ("device.offline", rule.severity) };
-        self.push_event(name, Category::Device, severity, BTreeMap::new(), None, None);
+        });
         Ok(())
     }
 

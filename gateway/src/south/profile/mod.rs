@@ -20,6 +20,7 @@ use crate::model::ids::{PointName, ProfileName};
 use crate::model::limits::DRAFTS_PER_MESSAGE_MAX;
 use crate::model::record::{Category, Severity, Text, Value};
 
+pub(in crate::south) use map::TEXTS_BYTES_MAX;
 pub use map::{Channel, DeviceState, FieldRefusal, Input, Mapped, Origin, Subject, fuzz_map, map};
 
 /// Points of one profile: all of them travel in one record.
@@ -43,6 +44,10 @@ pub struct Profile {
     pub kind: String,
     /// Its name for people.
     pub title: Text,
+    /// How often such a device says something at least, seconds. One that is silent for half as long again has stale
+    /// values; three times as long, and it is offline. Not watched if not given here nor at the device.
+    #[schemars(range(min = 1, max = 2_678_400))]
+    pub heartbeat_s: Option<u32>,
     /// How it speaks MQTT.
     pub mqtt: Option<MqttProfile>,
     /// Its values.
@@ -73,7 +78,8 @@ pub struct MqttProfile {
     pub availability: Option<Availability>,
 }
 
-/// Messages about whether the device can be reached; they become `device.online` and `device.offline`.
+/// Messages about whether the device can be reached: `device.offline` when it cannot, and its values are stale;
+/// `device.online` when it can again.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Availability {

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::check::Weight;
 use crate::model::ids::{BootId, DeviceId};
 use crate::model::place::Place;
-use crate::model::record::{Body, DeviceRef};
+use crate::model::record::{Body, DeviceRef, Quality, QualityReason};
 use crate::model::refusal::Refusal;
 use crate::model::stamp::{ClockTrust, Stamp};
 
@@ -144,12 +144,25 @@ fn what_a_broker_had_kept_is_state_and_no_press() {
         let mapped = button.map(Channel::Message, Origin::Kept, payload.as_bytes()).unwrap();
         assert_eq!(mapped.drafts, []);
         assert_eq!(mapped.refusals[0].reason, Refusal::RetainedDelivery);
-        assert_eq!(button.hear(Channel::Message, Origin::Kept, r#"{"battery":40}"#), NOTHING);
+        // What the broker had queued may be the very press that it has kept as well.
+        assert_eq!(button.hear(Channel::Message, Origin::Kept, payload), NOTHING);
+        assert_eq!(button.say(payload), ["button.pressed"]);
     }
-    // The kept state is known afterwards: the same value again is no change.
-    let mut button = Device::shipped("z2m-button-sos");
-    assert_eq!(button.hear(Channel::Message, Origin::Kept, r#"{"sos":true}"#), NOTHING);
-    assert_eq!(button.say(r#"{"sos":true}"#), NOTHING);
+    // Of what was a state before, the kept state is known afterwards: the same value again is no change.
+    let mut door = Device::shipped("z2m-contact");
+    assert_eq!(door.hear(Channel::Message, Origin::Kept, r#"{"contact":false}"#), NOTHING);
+    assert_eq!(door.say(r#"{"contact":false}"#), NOTHING);
+    assert_eq!(door.say(r#"{"contact":true}"#), ["contact.closed"]);
+}
+
+#[test]
+fn kept_values_are_uncertain_since_nobody_knows_their_age() {
+    let button = Device::shipped("z2m-button-sos");
+    let mapped = button.map(Channel::Message, Origin::Kept, br#"{"battery":40}"#).unwrap();
+    let Body::Telemetry(telemetry) = &mapped.drafts[0].body else { panic!("no values: {mapped:?}") };
+    let sample = &telemetry.samples[0];
+    assert_eq!((sample.quality, sample.reason), (Quality::Uncertain, Some(QualityReason::Kept)));
+    assert_eq!(sample.value, Some(Value::Float(40.0)));
 }
 
 #[test]
@@ -188,15 +201,19 @@ fn values_have_type_scale_and_unit() {
 
 #[test]
 fn availability_speaks_json_and_bare_words() {
-    let mut lock = Device::shipped("z2m-lock");
-    let mut hear = |payload| lock.hear(Channel::Availability, Origin::Live, payload);
-    assert_eq!(hear(r#"{"state":"online"}"#), ["device.online"]);
-    assert_eq!(hear(r#"{"state":"online"}"#), NOTHING);
-    assert_eq!(hear("offline"), ["device.offline"]);
-    assert_eq!(hear(""), NOTHING);
-    assert_eq!(hear(r#"{"state":"online"}"#), ["device.online"]);
-    let said = lock.map(Channel::Availability, Origin::Live, b"perhaps");
-    assert_eq!(said.map(|m| m.drafts), Err(Refusal::OutOfRange));
+    let lock = Device::shipped("z2m-lock");
+    let said = |payload: &str| lock.map(Channel::Availability, Origin::Live, payload.as_bytes());
+    for (payload, reachable) in [
+        (r#"{"state":"online"}"#, Some(true)),
+        ("online", Some(true)),
+        (r#"{"state":"offline"}"#, Some(false)),
+        ("offline", Some(false)),
+        ("", None),
+    ] {
+        let mapped = said(payload).unwrap();
+        assert_eq!((mapped.reachable, mapped.drafts.len()), (reachable, 0), "{payload}");
+    }
+    assert_eq!(said("perhaps"), Err(Refusal::OutOfRange));
 }
 
 #[test]

@@ -26,16 +26,16 @@ use crate::south::broker::secrets::{Secret, write_secret};
 use crate::south::broker::{Bound, Broker, BrokerError, Deps, Setup};
 use crate::south::profile::shipped_profiles;
 
-pub(super) const WORKS: u8 = 0;
-pub(super) const FAILS: u8 = 1;
-pub(super) const HANGS: u8 = 2;
+pub(in crate::south) const WORKS: u8 = 0;
+pub(in crate::south) const FAILS: u8 = 1;
+pub(in crate::south) const HANGS: u8 = 2;
 /// Keeps in memory what it is given, and says so.
-pub(super) const VOLATILE: u8 = 3;
+pub(in crate::south) const VOLATILE: u8 = 3;
 
 /// A journal in memory.
 #[derive(Debug, Default)]
-pub(super) struct FakeJournal {
-    pub(super) mode: AtomicU8,
+pub(in crate::south) struct FakeJournal {
+    pub(in crate::south) mode: AtomicU8,
     kept: Mutex<Vec<(Draft, Durability)>>,
 }
 
@@ -61,17 +61,25 @@ impl Journal for FakeJournal {
 }
 
 impl FakeJournal {
-    /// What is stored: names of events with their device, `values` for values.
-    pub(super) fn stored(&self) -> Vec<(String, Durability)> {
+    /// Everything that is stored.
+    pub(in crate::south) fn drafts(&self) -> Vec<Draft> {
+        self.kept.lock().unwrap().iter().map(|(draft, _)| draft.clone()).collect()
+    }
+
+    /// What is stored: names of events with their device, `values` for values. Not the `device.online` of first words,
+    /// which comes with nearly everything.
+    pub(in crate::south) fn stored(&self) -> Vec<(String, Durability)> {
         let name = |draft: &Draft| match &draft.body {
             Body::Event(event) => format!("{} {}", event.device.id, event.name),
             Body::Telemetry(telemetry) => format!("{} values", telemetry.device.id),
             other => format!("{other:?}"),
         };
-        self.kept.lock().unwrap().iter().map(|(draft, durability)| (name(draft), *durability)).collect()
+        let kept = self.kept.lock().unwrap();
+        let named = kept.iter().map(|(draft, durability)| (name(draft), *durability));
+        named.filter(|(name, _)| !name.ends_with(" device.online")).collect()
     }
 
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(in crate::south) fn events(&self) -> Vec<String> {
         self.stored().into_iter().map(|(name, _)| name).filter(|name| !name.ends_with(" values")).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The broker against real clients in real time: each of rmqtt's traps, and what must be survived.
 
-mod bench;
+pub(in crate::south) mod bench;
 mod hostile;
 mod logins;
 
