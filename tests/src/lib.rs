@@ -8,6 +8,7 @@ pub mod audit;
 pub mod device;
 pub mod gateway;
 pub mod http;
+pub mod modbus;
 pub mod mosquitto;
 pub mod pki;
 pub mod platform;

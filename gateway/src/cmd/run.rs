@@ -24,6 +24,7 @@ use crate::rt::metrics::Metrics;
 use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::broker::{self, Broker};
+use crate::south::modbus::{self, config::ModbusConfig};
 use crate::store::{self, How, Store, Synchronous};
 
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
@@ -107,9 +108,17 @@ impl Daemon {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, &store);
         }
         let mut listening = Vec::new();
-        for (name, BusConfig::Broker(broker)) in &loaded.settings.buses {
-            let broker = broker_of(name, broker, loaded, &shared, &store)?;
-            listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
+        for (name, bus) in &loaded.settings.buses {
+            match bus {
+                BusConfig::Broker(broker) => {
+                    let broker = broker_of(name, broker, loaded, &shared, &store)?;
+                    listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
+                }
+                BusConfig::Modbus(config) => {
+                    let bus = modbus_of(name, config, loaded, &shared, &store)?;
+                    spawn_modbus(&mut supervisor, name, bus);
+                }
+            }
         }
         Ok(Self { supervisor, store, board: shared.board, listening })
     }
@@ -267,6 +276,37 @@ fn broker_of(
         board: Arc::clone(&shared.board),
     };
     Broker::new(setup, deps).with_context(|| format!("the broker [buses.{bus}] could not be set up"))
+}
+
+fn modbus_of(
+    name: &BusName,
+    config: &ModbusConfig,
+    loaded: &Loaded,
+    shared: &Shared,
+    store: &Store,
+) -> anyhow::Result<modbus::Bus> {
+    let setup = modbus::Setup {
+        bus: name.clone(),
+        config: config.clone(),
+        devices: loaded.settings.devices.clone(),
+        profiles: loaded.profiles.iter().map(|(name, p)| (name.clone(), Arc::new(p.clone()))).collect(),
+    };
+    let deps = modbus::Deps {
+        journal: Arc::new(store.clone()),
+        clock: Arc::clone(&shared.clock),
+        metrics: Arc::clone(&shared.metrics),
+        board: Arc::clone(&shared.board),
+    };
+    modbus::Bus::new(setup, deps).with_context(|| format!("the bus [buses.{name}] could not be set up"))
+}
+
+/// A field bus whose line is down keeps nobody waiting: it is no listener, and READY does not depend on it.
+fn spawn_modbus(supervisor: &mut Supervisor, name: &BusName, bus: modbus::Bus) {
+    let bus = Arc::new(bus);
+    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
+        let bus = Arc::clone(&bus);
+        async move { bus.run(unit.cancel.clone(), || unit.running()).await.map_err(UnitError::from) }
+    });
 }
 
 /// The receiver fires when the broker's ports are bound for the first time.

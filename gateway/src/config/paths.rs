@@ -20,7 +20,8 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
     join(&mut gateway.secrets_dir);
     gateway.socket.iter_mut().for_each(join);
     gateway.profiles_dir.iter_mut().for_each(join);
-    for BusConfig::Broker(broker) in settings.buses.values_mut() {
+    for bus in settings.buses.values_mut() {
+        let BusConfig::Broker(broker) = bus else { continue };
         if let Some(tls) = &mut broker.tls {
             [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file].into_iter().for_each(join);
         }
@@ -41,7 +42,8 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
 /// machine or as another user, and since a box whose uplink lacks a file must still guard its compound.
 pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     let mut out = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &settings.buses {
+    for (name, bus) in &settings.buses {
+        let BusConfig::Broker(broker) = bus else { continue };
         let Some(tls) = &broker.tls else { continue };
         let files = [
             ("cert_file", &tls.cert_file),

@@ -109,8 +109,11 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
 /// What buses, clients and devices claim for themselves alone.
 fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
     let mut claims = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        claims.extend(broker.claims(name));
+    for (name, bus) in &parts.buses {
+        claims.extend(match bus {
+            BusConfig::Broker(broker) => broker.claims(name),
+            BusConfig::Modbus(modbus) => modbus.claims(name),
+        });
     }
     let buses = view.names("buses");
     for (name, client) in &parts.clients {
@@ -127,12 +130,17 @@ fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
 fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     let mut brokers = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        problems.extend(broker.problems(name));
-        brokers.insert(name.clone(), broker);
+    for (name, bus) in &parts.buses {
+        match bus {
+            BusConfig::Broker(broker) => {
+                problems.extend(broker.problems(name));
+                brokers.insert(name.clone(), broker);
+            }
+            BusConfig::Modbus(modbus) => problems.extend(modbus.problems(name)),
+        }
     }
     // A client is judged only where its broker is known and sound: otherwise that mistake has been told.
-    let all_sound = brokers.len() == view.names("buses").len() && !view.lost.contains("buses");
+    let all_sound = parts.buses.len() == view.names("buses").len() && !view.lost.contains("buses");
     let judged = |client: &ClientConfig| match &client.bus {
         Some(bus) => brokers.contains_key(bus),
         None => all_sound,
@@ -151,6 +159,30 @@ pub(super) fn lacking(partial: &Parts, profiles: &BTreeMap<ProfileName, Profile>
     let known =
         partial.devices.iter().filter_map(|(id, device)| Some((id, device, profiles.get(&device.profile)?)));
     known.flat_map(|(id, device, profile)| device.lacks(id, profile)).collect()
+}
+
+/// What does not fit between Modbus buses, their devices and profiles, or a person should know of them.
+pub(super) fn fields(
+    parts: &Parts,
+    partial: &Parts,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for (name, bus) in &parts.buses {
+        if let BusConfig::Modbus(modbus) = bus {
+            out.extend(crate::south::modbus::check::problems(name, modbus, &partial.devices, profiles));
+        }
+    }
+    for (id, device) in &partial.devices {
+        let bus = device.bus.as_ref().and_then(|bus| parts.buses.get(bus));
+        let modbus = profiles.get(&device.profile).is_some_and(|profile| profile.modbus.is_some());
+        if modbus && bus.is_some_and(|bus| !matches!(bus, BusConfig::Modbus(_))) {
+            let path = ["devices", id.as_str(), "bus"];
+            let problem = Problem::error(&path, "the profile speaks Modbus, and the bus does not");
+            out.push(problem.hint("name a [buses.NAME.modbus]"));
+        }
+    }
+    out
 }
 
 /// What the gateway's own table claims and breaks. Read from the tree: its address is judged also where its name is
@@ -207,8 +239,10 @@ pub(super) fn warnings(view: View<'_>, parts: &Parts) -> Vec<Note> {
         let note = Note::warning(view.start(), "there are no devices: what clients publish is refused");
         notes.push(note.hint("add [devices.NAME] with `profile`, `client` and `address`"));
     }
-    for (name, BusConfig::Broker(broker)) in &parts.buses {
-        notes.extend(plain_listener(view, name.as_str(), broker));
+    for (name, bus) in &parts.buses {
+        if let BusConfig::Broker(broker) = bus {
+            notes.extend(plain_listener(view, name.as_str(), broker));
+        }
     }
     for (name, UplinkTable::Mqtt(uplink)) in &parts.uplinks {
         let plain = uplink.url.starts_with("mqtt://") || uplink.url.starts_with("ws://");

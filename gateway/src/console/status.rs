@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::GatewayName;
 use crate::model::stamp::Stamp;
-use crate::rt::board::{Board, Snapshot, UnitState};
+use crate::rt::board::{Board, BusStatus, LineStatus, Snapshot, UnitState};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::{Count, Metrics};
 
@@ -117,6 +117,10 @@ impl Status {
     fn write_buses(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nbuses 总线")?;
         for (name, bus) in &self.board.buses {
+            if let Some(line) = &bus.line {
+                write_line(out, name.as_str(), bus, line)?;
+                continue;
+            }
             let clients: Vec<&str> = bus.clients.iter().map(String::as_str).collect();
             let connected = if clients.is_empty() { "nobody".to_owned() } else { clients.join(", ") };
             writeln!(out, "  {name}  {}  {}  connected: {connected}", bus.kind, bus.at.join(", "))?;
@@ -139,7 +143,13 @@ impl Status {
                 (Some(_), None) => "heard before the last boot".to_owned(),
             };
             let (id, kind, messages) = (id.as_str(), &device.kind, device.messages);
-            writeln!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
+            write!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
+            match (device.online, &device.trouble) {
+                (Some(false), Some(trouble)) => writeln!(out, "  OFFLINE 离线: {trouble}")?,
+                (Some(false), None) => writeln!(out, "  OFFLINE 离线")?,
+                (_, Some(trouble)) => writeln!(out, "  last try: {trouble}")?,
+                (_, None) => writeln!(out)?,
+            }
             for warning in &device.warnings {
                 writeln!(out, "    ! {warning}")?;
             }
@@ -169,6 +179,20 @@ impl Status {
     }
 }
 
+/// A line that is polled.
+fn write_line(out: &mut String, name: &str, bus: &BusStatus, line: &LineStatus) -> std::fmt::Result {
+    let LineStatus { units, units_failing, polls, timeouts, faults, .. } = line;
+    write!(out, "  {name}  {}  {}  {units} units", bus.kind, bus.at.join(", "))?;
+    if *units_failing > 0 {
+        write!(out, ", {units_failing} do not answer")?;
+    }
+    writeln!(out, "  {polls} polls, {timeouts} without answer, {faults} faulty")?;
+    match &line.trouble {
+        Some(trouble) => writeln!(out, "    ! {trouble}"),
+        None => Ok(()),
+    }
+}
+
 fn write_counts(out: &mut String, title: &str, counts: &[Count]) -> std::fmt::Result {
     if counts.is_empty() {
         return Ok(());
@@ -187,7 +211,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{BusName, DeviceId, UplinkName};
     use crate::model::refusal::Refusal;
-    use crate::rt::board::{BusStatus, DeviceStatus, UplinkStatus};
+    use crate::rt::board::{DeviceStatus, UplinkStatus};
     use crate::rt::clock::{Clock, ManualClock};
 
     #[test]
@@ -199,8 +223,30 @@ mod tests {
         let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
         board.update(|board| {
             board.uplinks.insert(UplinkName::new("p").unwrap(), UplinkStatus::default());
-            let bus = BusStatus { kind: "broker".into(), at: Vec::new(), clients: [].into() };
+            let bus = BusStatus { kind: "broker".into(), ..BusStatus::default() };
             board.buses.insert(BusName::new("lan").unwrap(), bus);
+            let line = LineStatus {
+                trouble: Some("cannot open /dev/x".into()),
+                units: 3,
+                units_failing: 1,
+                polls: 70,
+                timeouts: 2,
+                faults: 1,
+            };
+            let bus = BusStatus {
+                kind: "modbus".into(),
+                at: vec!["/dev/x".into()],
+                line: Some(line),
+                ..BusStatus::default()
+            };
+            board.buses.insert(BusName::new("field").unwrap(), bus);
+            let lost = DeviceStatus {
+                kind: "door".into(),
+                online: Some(false),
+                trouble: Some("no_reply".into()),
+                ..DeviceStatus::default()
+            };
+            board.devices.insert(DeviceId::new("gone").unwrap(), lost);
             for (id, kind, heard) in [("sos-1-1-101", "button", Some(clock.now())), ("th", "sensor", None)] {
                 let device = DeviceStatus { kind: kind.into(), heard, ..DeviceStatus::default() };
                 board.devices.insert(DeviceId::new(id).unwrap(), device);
@@ -213,6 +259,9 @@ mod tests {
         let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
         for line in [
             "  lan  broker    connected: nobody",
+            "  field  modbus  /dev/x  3 units, 1 do not answer  70 polls, 2 without answer, 1 faulty",
+            "    ! cannot open /dev/x",
+            "  gone         door    not heard yet               0 messages  OFFLINE 离线: no_reply",
             "  sos-1-1-101  button  heard 0 s ago               0 messages",
             "  th           sensor  not heard yet               0 messages",
             "  p  NOT CONNECTED for 5 s, connection 0",

@@ -35,6 +35,28 @@ pub enum Refusal {
     InternalFault,
     // Subscribing.
     SubscriptionDenied,
+    // From a Modbus line.
+    /// Nothing came within the time-out.
+    NoReply,
+    /// The reply broke off.
+    FrameShort,
+    /// More came than the reply: merged frames, or somebody else who speaks.
+    FrameSurplus,
+    FrameCrc,
+    /// Another unit answered.
+    FrameUnit,
+    /// The reply belongs to an earlier request.
+    FrameLate,
+    /// The reply is to another function.
+    FrameFunction,
+    /// The reply does not hold what was asked for, or its header is wrong.
+    FrameMalformed,
+    /// The device answered with an exception.
+    DeviceException,
+    /// The port or the connection failed.
+    LineFailed,
+    /// A supervised input lies in none of its bands.
+    BetweenBands,
     // From platforms.
     DownTooLarge,
     DownMalformed,
@@ -78,6 +100,17 @@ impl Refusal {
             Self::QueueFull => "queue_full",
             Self::InternalFault => "internal_fault",
             Self::SubscriptionDenied => "subscription_denied",
+            Self::NoReply => "no_reply",
+            Self::FrameShort => "frame_short",
+            Self::FrameSurplus => "frame_surplus",
+            Self::FrameCrc => "frame_crc",
+            Self::FrameUnit => "frame_unit",
+            Self::FrameLate => "frame_late",
+            Self::FrameFunction => "frame_function",
+            Self::FrameMalformed => "frame_malformed",
+            Self::DeviceException => "device_exception",
+            Self::LineFailed => "line_failed",
+            Self::BetweenBands => "between_bands",
             Self::DownTooLarge => "down_too_large",
             Self::DownMalformed => "down_malformed",
             Self::DownRetained => "down_retained",

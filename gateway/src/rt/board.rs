@@ -21,7 +21,7 @@ pub enum UnitState {
 }
 
 /// A bus or listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusStatus {
     /// The kind, as in `[buses.NAME.KIND]`.
     pub kind: String,
@@ -29,6 +29,23 @@ pub struct BusStatus {
     pub at: Vec<String>,
     /// Names of the clients connected now.
     pub clients: BTreeSet<String>,
+    /// Of a bus that is polled.
+    #[serde(default)]
+    pub line: Option<LineStatus>,
+}
+
+/// A line whose devices are asked one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineStatus {
+    /// Why it does not work.
+    pub trouble: Option<String>,
+    /// Units on it, and how many of them do not answer.
+    pub units: usize,
+    pub units_failing: usize,
+    /// Reads since the start, those without any answer, and those whose answer was none.
+    pub polls: u64,
+    pub timeouts: u64,
+    pub faults: u64,
 }
 
 /// A device. Not heard: it is neither online nor offline (promise G11).
@@ -37,6 +54,12 @@ pub struct DeviceStatus {
     pub kind: String,
     pub heard: Option<Stamp>,
     pub messages: u64,
+    /// Whether it can be reached, as far as its driver asks; none before it has spoken or failed.
+    #[serde(default)]
+    pub online: Option<bool>,
+    /// Why it was not reached last.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// What a person should mend: QoS 0 on an emergency device, for example.
     pub warnings: BTreeSet<String>,
 }

@@ -19,6 +19,8 @@ pub struct Metrics {
     connections: IntCounterVec,
     answers: IntCounterVec,
     restarts: IntCounterVec,
+    polls: IntCounterVec,
+    writes: IntCounterVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -66,6 +68,8 @@ impl Metrics {
                 &["uplink", "code"],
             ),
             restarts: counter(r, "unit_restarts_total", "Units restarted", &["unit"]),
+            polls: counter(r, "modbus_polls_total", "Reads on a Modbus bus", &["bus", "outcome"]),
+            writes: counter(r, "modbus_writes_total", "Writes on a Modbus bus", &["bus", "outcome"]),
             registry,
         }
     }
@@ -114,6 +118,16 @@ impl Metrics {
 
     pub fn restarted(&self, unit: &str) {
         self.restarts.with_label_values(&[unit]).inc();
+    }
+
+    /// A read on a Modbus bus ended as `outcome`: `answered`, `exception`, `unreachable`, `timeout`, `fault`.
+    pub fn polled(&self, bus: &str, outcome: &str) {
+        self.polls.with_label_values(&[bus, outcome]).inc();
+    }
+
+    /// A write on a Modbus bus ended as `outcome`: `done`, `refused`, `unknown`.
+    pub fn wrote(&self, bus: &str, outcome: &str) {
+        self.writes.with_label_values(&[bus, outcome]).inc();
     }
 
     /// All refusals so far: labels are source and reason.

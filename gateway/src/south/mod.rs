@@ -3,4 +3,5 @@
 
 pub mod broker;
 pub mod device;
+pub mod modbus;
 pub mod profile;

@@ -169,8 +169,10 @@ fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
     }
     let mut loaded = config::load(folder)?;
     let port = free_port()?;
-    for BusConfig::Broker(broker) in loaded.settings.buses.values_mut() {
-        broker.listen = Some(([127, 0, 0, 1], port).into());
+    for bus in loaded.settings.buses.values_mut() {
+        if let BusConfig::Broker(broker) = bus {
+            broker.listen = Some(([127, 0, 0, 1], port).into());
+        }
     }
     for UplinkTable::Mqtt(uplink) in loaded.settings.uplinks.values_mut() {
         uplink.url = format!("mqtt://{}", cable.address);

@@ -276,6 +276,7 @@ impl Broker {
             kind: "broker".to_owned(),
             at: at.into_iter().flatten().collect(),
             clients: BTreeSet::new(),
+            line: None,
         };
         self.deps.board.update(|board| board.buses.insert(self.setup.bus.clone(), status));
     }
