@@ -82,7 +82,8 @@ async fn over_tcp_a_press_arrives_and_a_dead_server_is_one_message() {
     let At::Tcp(port) = at else { unreachable!() };
     let still = [(1, 'd', 0, 0), (2, 'd', 0, 0), (3, 'd', 0, 0), (3, 'i', 1, 215), (3, 'i', 2, 480)];
     let mut slave = Slave::start(folder.path(), at, &still).await;
-    let climate = "[devices.climate]\nprofile = \"modbus-temp-humidity\"\nbus = \"field\"\nunit = 3\npoll_ms = 200\n";
+    let climate =
+        "[devices.climate]\nprofile = \"modbus-temp-humidity\"\nbus = \"field\"\nunit = 3\npoll_ms = 200\n";
     let bus = format!("tcp = \"127.0.0.1:{port}\"");
     let field = Field::start("gw-mb-tcp", &bus, 3, climate, folder).await;
     for device in ["m1", "m2", "m3", "climate"] {
@@ -97,7 +98,8 @@ async fn over_tcp_a_press_arrives_and_a_dead_server_is_one_message() {
     // A second master reads what the platform was told.
     let raw = mbpoll(port, 3, 3, 1, 2);
     eventually("the climate", SOON, || {
-        let (celsius, humidity) = (field.last("climate", "temperature")?.0, field.last("climate", "humidity")?.0);
+        let (celsius, humidity) =
+            (field.last("climate", "temperature")?.0, field.last("climate", "humidity")?.0);
         let near = |value: &Value, raw: u16| (value.as_f64().unwrap() - f64::from(raw) / 10.0).abs() < 1e-9;
         (near(&celsius, raw[0]) && near(&humidity, raw[1])).then_some(())
     })

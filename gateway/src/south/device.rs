@@ -27,7 +27,7 @@ pub struct DeviceConfig {
     /// The bus it hangs on, where no client of the embedded broker speaks for it: `[buses.NAME]`.
     pub bus: Option<BusName>,
     /// Modbus: the unit (slave address) that answers, 1 to 247; on Modbus TCP up to 255.
-    #[schemars(range(min = 1, max = 255))]
+    #[schemars(range(max = 255))]
     pub unit: Option<u8>,
     /// Modbus: added to the addresses of the profile, so that each input of one module can be a device of its own.
     pub offset: Option<u16>,
@@ -97,7 +97,8 @@ impl DeviceConfig {
                 out.push(Problem::error(&["devices", id.as_str()], message).hint(hint));
             }
             if self.client.is_some() {
-                let problem = Problem::error(&at("client"), "the profile speaks Modbus, and a client speaks MQTT");
+                let problem =
+                    Problem::error(&at("client"), "the profile speaks Modbus, and a client speaks MQTT");
                 out.push(problem.hint("write `bus`, the name of a [buses.NAME.modbus]"));
             }
             if self.address.is_some() {
@@ -131,7 +132,8 @@ impl DeviceConfig {
     pub fn claim(&self, id: &DeviceId) -> Option<Claim> {
         // One device twice, and not two that share a unit: those are read together.
         if let (Some(bus), Some(unit)) = (&self.bus, self.unit) {
-            let address = format!("unit {unit}, offset {}, profile {}", self.offset.unwrap_or(0), self.profile);
+            let address =
+                format!("unit {unit}, offset {}, profile {}", self.offset.unwrap_or(0), self.profile);
             return Some(Claim {
                 path: vec!["devices".into(), id.as_str().into(), "unit".into()],
                 resource: Resource::Address { on: format!("bus {bus}"), address },

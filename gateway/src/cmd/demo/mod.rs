@@ -1,7 +1,8 @@
-//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients and the gateway in one process, an outage in the
-//! middle, and the sum at the end.
+//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients, a Modbus module and the gateway in one process,
+//! an outage in the middle, and the sum at the end.
 
 mod compound;
+mod field;
 mod platform;
 mod proxy;
 mod view;
@@ -18,13 +19,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::compound::{Account, Said, Talker};
+use self::field::Module;
 use self::platform::PlatformBroker;
 use self::proxy::Cable;
 use self::view::{Received, View};
 use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::model::ids::ClientName;
-use crate::model::record::Class;
+use crate::model::record::{Body, Class, Record};
 use crate::south::broker::secrets::{Secret, write_secret};
 use crate::store::Read;
 
@@ -58,6 +60,9 @@ struct Sum {
     delivered: u64,
     duplicated: u64,
     lost: u64,
+    /// Presses at the Modbus module, and those of them that were recorded.
+    pressed: u64,
+    pressed_recorded: u64,
 }
 
 /// Runs the demo; an error if anything was lost.
@@ -68,12 +73,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!();
     println!("messages sent by devices 设备发送      {:>8}", sum.sent);
     println!("acknowledged to devices 已应答         {:>8}", sum.acknowledged);
+    println!("presses at the Modbus module 总线按钮  {:>8}", sum.pressed);
+    println!("of them recorded 其中已记录            {:>8}", sum.pressed_recorded);
     println!("records on disk 已落盘                 {:>8}", sum.stored);
     println!("delivered to the platform 已送达       {:>8}", sum.delivered);
     println!("delivered again, same id 重复送达      {:>8}", sum.duplicated);
     println!("lost 丢失                              {:>8}", sum.lost);
     if sum.lost > 0 || sum.stored == 0 {
         bail!("{} of {} records were lost", sum.lost, sum.stored);
+    }
+    if sum.pressed != sum.pressed_recorded {
+        bail!("{} presses at the Modbus module, {} recorded", sum.pressed, sum.pressed_recorded);
     }
     Ok(())
 }
@@ -105,7 +115,8 @@ impl Drop for Folder {
 async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
     let platform = PlatformBroker::start().await?;
     let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
-    let Prepared { loaded, accounts, port } = prepare(folder, &cable)?;
+    let mut module = Module::start().await.context("the demo's Modbus module could not be started")?;
+    let Prepared { loaded, accounts, port } = prepare(folder, &cable, &module)?;
     let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
     let view = View::open(platform.address, &root.unwrap_or_default()).await?;
     println!(
@@ -118,16 +129,20 @@ async fn scene(folder: &Path, runs_for: Option<Duration>) -> anyhow::Result<Sum>
     daemon.ready().await;
     let hush = CancellationToken::new();
     let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
+    module.animate(&hush, fastrand::u64(..));
 
     watch(&view, &cable, &daemon, runs_for).await?;
     cable.mend();
     hush.cancel();
     while devices.join_next().await.is_some() {}
+    module.settle().await;
     drain(&view, &daemon).await;
 
     let stored = stored_ids(&daemon)?;
-    let sum = sum_up(&said, &stored, &view.received());
+    let mut sum = sum_up(&said, &stored, &view.received());
+    (sum.pressed, sum.pressed_recorded) = (module.presses(), presses(&daemon)?);
     daemon.stop().await?;
+    module.remove().await;
     view.close().await;
     cable.remove().await;
     Ok(sum)
@@ -141,6 +156,7 @@ fn sum_up(said: &Said, stored: &BTreeSet<String>, received: &Received) -> Sum {
         delivered: received.ids.keys().filter(|id| stored.contains(*id)).count() as u64,
         duplicated: received.duplicates(),
         lost: received.missing(stored).len() as u64,
+        ..Sum::default()
     }
 }
 
@@ -153,7 +169,7 @@ struct Prepared {
 }
 
 /// Writes configuration and secrets, and puts this run's ports in.
-fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
+fn prepare(folder: &Path, cable: &Cable, module: &Module) -> anyhow::Result<Prepared> {
     let secrets = folder.join("secrets");
     fs::create_dir(&secrets)?;
     fs::write(folder.join("gatehouse.toml"), CONFIG)?;
@@ -170,8 +186,9 @@ fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
     let mut loaded = config::load(folder)?;
     let port = free_port()?;
     for bus in loaded.settings.buses.values_mut() {
-        if let BusConfig::Broker(broker) = bus {
-            broker.listen = Some(([127, 0, 0, 1], port).into());
+        match bus {
+            BusConfig::Broker(broker) => broker.listen = Some(([127, 0, 0, 1], port).into()),
+            BusConfig::Modbus(modbus) => modbus.tcp = Some(module.address.to_string()),
         }
     }
     for UplinkTable::Mqtt(uplink) in loaded.settings.uplinks.values_mut() {
@@ -288,20 +305,41 @@ async fn drain(view: &View, daemon: &Daemon) {
 
 /// The id of every record in the journal.
 fn stored_ids(daemon: &Daemon) -> anyhow::Result<BTreeSet<String>> {
-    let reader = daemon.store().reader()?;
     let mut ids = BTreeSet::new();
     for class in Class::ALL {
-        let head = reader.heads()?.of(class);
-        let mut next = head.first;
-        while next <= head.last {
-            let page = reader.read(class, next, head.last, PAGE_RECORDS, usize::MAX)?;
-            let Some(last) = page.last() else { break };
-            next = last.seq() + 1;
-            ids.extend(page.into_iter().filter_map(|read| match read {
-                Read::Record(record) => Some(record.id()),
-                Read::Unreadable { .. } => None,
-            }));
-        }
+        walk(daemon, class, |record| {
+            ids.insert(record.id());
+        })?;
     }
     Ok(ids)
+}
+
+/// Presses of the Modbus module's button in the journal.
+fn presses(daemon: &Daemon) -> anyhow::Result<u64> {
+    let mut count = 0;
+    walk(daemon, Class::Event, |record| {
+        if let Body::Event(event) = &record.body {
+            let ours = event.device.id.as_str() == field::BUTTON && event.name == "button.pressed";
+            count += u64::from(ours);
+        }
+    })?;
+    Ok(count)
+}
+
+/// Every record of a class.
+fn walk(daemon: &Daemon, class: Class, mut take: impl FnMut(&Record)) -> anyhow::Result<()> {
+    let reader = daemon.store().reader()?;
+    let head = reader.heads()?.of(class);
+    let mut next = head.first;
+    while next <= head.last {
+        let page = reader.read(class, next, head.last, PAGE_RECORDS, usize::MAX)?;
+        let Some(last) = page.last() else { break };
+        next = last.seq() + 1;
+        for read in &page {
+            if let Read::Record(record) = read {
+                take(record);
+            }
+        }
+    }
+    Ok(())
 }

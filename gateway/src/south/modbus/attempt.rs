@@ -301,22 +301,10 @@ impl<'a> Attempt<'a> {
         let failed = unit.breaker.failures() > 0;
         unit.breaker.answered(took);
         unit.failing_since = None;
-        unit.offline_owed = None;
+        unit.told_offline = false;
         if failed {
             let devices = unit.devices.clone();
             self.set_device_trouble(&devices, None);
-        }
-        // Somebody answers: whoever failed long enough is offline by himself, and not for the line.
-        let owed: Vec<(usize, Refusal)> = self
-            .state
-            .field
-            .units
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(index, unit)| Some((index, unit.offline_owed.take()?)))
-            .collect();
-        for (unit, reason) in owed {
-            self.offline(unit, reason);
         }
     }
 
@@ -327,7 +315,8 @@ impl<'a> Attempt<'a> {
         let Some(unit) = self.state.field.units.get_mut(index) else { return };
         unit.breaker.failed(now);
         let since = *unit.failing_since.get_or_insert(now);
-        let (failures, devices) = (unit.breaker.failures(), unit.devices.clone());
+        let (failures, devices, told_offline) =
+            (unit.breaker.failures(), unit.devices.clone(), unit.told_offline);
         self.set_device_trouble(&devices, Some(reason));
         if failures == STALE_AFTER {
             let at = self.bus.deps.clock.now();
@@ -336,22 +325,19 @@ impl<'a> Attempt<'a> {
                 self.commits.observe(&mut self.state.field, device, seen);
             }
         }
-        if failures == OFFLINE_AFTER {
-            let nobody = self.last_answer.is_none_or(|answer| answer < since);
-            if several && nobody {
-                if let Some(unit) = self.state.field.units.get_mut(index) {
-                    unit.offline_owed = Some(reason);
-                }
-            } else {
-                self.offline(index, reason);
-            }
+        // While nobody answers it may be the line; then the next probe tells.
+        let nobody = several && self.last_answer.is_none_or(|answer| answer < since);
+        if failures >= OFFLINE_AFTER && !told_offline && !nobody {
+            self.offline(index, reason);
         }
     }
 
+    /// The unit is told offline, each of its devices by itself.
     fn offline(&mut self, unit: usize, reason: Refusal) {
         let at = self.bus.deps.clock.now();
-        let devices = self.state.field.units.get(unit).map(|unit| unit.devices.clone());
-        for device in devices.unwrap_or_default() {
+        let Some(unit) = self.state.field.units.get_mut(unit) else { return };
+        unit.told_offline = true;
+        for device in unit.devices.clone() {
             let seen = Observation::Offline { at: at.clone(), reason: reason.as_str() };
             self.commits.observe(&mut self.state.field, device, seen);
         }
@@ -486,7 +472,8 @@ impl<'a> Attempt<'a> {
         self.bus.deps.board.update(|board| {
             for device in devices.iter().filter_map(|index| self.state.field.devices.get(*index)) {
                 let id = device.described.subject.device.id.clone();
-                board.devices.entry(id).or_default().trouble = reason.map(|reason| reason.as_str().to_owned());
+                board.devices.entry(id).or_default().trouble =
+                    reason.map(|reason| reason.as_str().to_owned());
             }
         });
     }

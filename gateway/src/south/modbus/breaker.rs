@@ -68,9 +68,10 @@ impl Breaker {
         self.probe_at = Some(now + self.backoff.next_delay());
     }
 
-    /// Its line is back: it is asked soon, and one answer makes it well.
+    /// Its line is back: it is asked soon, and what it failed while the line was down does not count.
     pub(super) fn line_returned(&mut self, now: Instant) {
         if self.failures > 0 {
+            self.failures = 1;
             self.backoff.reset();
             self.probe_at = Some(now);
         }

@@ -51,7 +51,8 @@ fn device_problems(
 ) {
     let at = |key| ["devices", id.as_str(), key];
     if profile.modbus.is_none() {
-        let message = format!("the profile \"{}\" does not speak Modbus, and the bus \"{bus}\" does", device.profile);
+        let message =
+            format!("the profile \"{}\" does not speak Modbus, and the bus \"{bus}\" does", device.profile);
         out.push(Problem::error(&at("profile"), message).hint("name a profile with a [modbus] table"));
         return;
     }
@@ -111,7 +112,10 @@ fn load(
     }
     let path = ["buses", bus.as_str(), "modbus", key];
     let exceeds = if percent > 100 { "more than it can carry" } else { "with no room for repeats" };
-    let message = format!("the polls of bus \"{bus}\" fill {percent} % of the line at {} baud, {exceeds}", config.speed());
+    let message = format!(
+        "the polls of bus \"{bus}\" fill {percent} % of the line at {} baud, {exceeds}",
+        config.speed()
+    );
     let hint = "poll less often (`poll_ms`), raise `baud`, or share the devices between two lines";
     Some(Problem::warning(&path, message).hint(hint))
 }

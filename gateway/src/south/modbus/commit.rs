@@ -189,7 +189,9 @@ impl<'a> Commits<'a> {
         match result {
             Ok(_) | Err(JournalError::Full | JournalError::Closed) => {}
             // The journal itself tells of its disk, once.
-            Err(error @ JournalError::Disk(_)) => tracing::debug!(bus = %self.setup.bus, %error, "not stored yet"),
+            Err(error @ JournalError::Disk(_)) => {
+                tracing::debug!(bus = %self.setup.bus, %error, "not stored yet")
+            }
             Err(error) => tracing::error!(bus = %self.setup.bus, %error, "a reading cannot be stored"),
         }
     }
@@ -248,7 +250,8 @@ impl<'a> Commits<'a> {
 
     /// One event for the whole line: thirty devices behind it make no thirty.
     fn line_event(&self, down: bool, why: &str, devices: usize) -> Draft {
-        let id = DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
+        let id =
+            DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
         let bus = Some(self.setup.bus.clone());
         let mut params = BTreeMap::from([
             ("bus".to_owned(), Value::Text(self.setup.bus.as_str().into())),
@@ -256,7 +259,12 @@ impl<'a> Commits<'a> {
         ]);
         let (name, severity, zh, en) = if down {
             params.insert("reason".to_owned(), Value::Text(why.into()));
-            ("bus.offline", Some(Severity::Major), "总线中断,其上设备全部失联", "the bus is down, and all devices on it")
+            (
+                "bus.offline",
+                Some(Severity::Major),
+                "总线中断,其上设备全部失联",
+                "the bus is down, and all devices on it",
+            )
         } else {
             params.insert("clears".to_owned(), Value::Text("bus.offline".into()));
             ("bus.online", None, "总线恢复", "the bus works again")

@@ -62,8 +62,8 @@ pub(super) struct Unit {
     pub(super) devices: Vec<usize>,
     /// When it failed first, of the failures in a row.
     pub(super) failing_since: Option<Instant>,
-    /// It failed often enough to be offline, but so did everybody since: it may be the line. And why it failed.
-    pub(super) offline_owed: Option<Refusal>,
+    /// It was told offline since it failed first.
+    pub(super) told_offline: bool,
 }
 
 /// One read, again and again.
@@ -104,10 +104,10 @@ impl Field {
         let mut wants: BTreeMap<(u8, u32), (Vec<Want>, Limits)> = BTreeMap::new();
         let ours = setup.devices.iter().filter(|(_, config)| config.bus.as_ref() == Some(&setup.bus));
         for (id, config) in ours {
-            let profile = setup.profiles.get(&config.profile).ok_or_else(|| FieldError::Profile {
-                device: id.clone(),
-                profile: config.profile.clone(),
-            })?;
+            let profile = setup
+                .profiles
+                .get(&config.profile)
+                .ok_or_else(|| FieldError::Profile { device: id.clone(), profile: config.profile.clone() })?;
             let modbus = profile
                 .modbus
                 .as_ref()
@@ -158,7 +158,7 @@ impl Field {
             breaker: Breaker::new(fastrand::Rng::new()),
             devices: Vec::new(),
             failing_since: None,
-            offline_owed: None,
+            told_offline: false,
         });
         self.units.len() - 1
     }
@@ -231,13 +231,20 @@ impl Field {
     }
 
     /// What a reply to a job says, by device: points as its readings count them.
-    pub(super) fn said(&mut self, job: usize, reply: &Reply, at: &Stamp) -> BTreeMap<usize, Vec<(usize, Said)>> {
+    pub(super) fn said(
+        &mut self,
+        job: usize,
+        reply: &Reply,
+        at: &Stamp,
+    ) -> BTreeMap<usize, Vec<(usize, Said)>> {
         let mut said: BTreeMap<usize, Vec<(usize, Said)>> = BTreeMap::new();
         let Some(job) = self.jobs.get(job) else { return said };
         for want in &job.block.wants {
             let Some(device) = self.devices.get_mut(want.device) else { continue };
             let reading = device.described.readings.get(want.point);
-            let (Some(reading), Some(filter)) = (reading, device.filters.get_mut(want.point)) else { continue };
+            let (Some(reading), Some(filter)) = (reading, device.filters.get_mut(want.point)) else {
+                continue;
+            };
             let from = usize::from(want.at.saturating_sub(job.block.at));
             let span = from..from + usize::from(want.count);
             let raw = match reply {

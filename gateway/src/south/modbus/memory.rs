@@ -156,13 +156,7 @@ impl Mapping<'_> {
     }
 
     /// Tells a reading if it is news, or if nothing was told for long.
-    fn tell(
-        &mut self,
-        index: usize,
-        reading: &Reading,
-        value: Option<Value>,
-        reason: Option<QualityReason>,
-    ) {
+    fn tell(&mut self, index: usize, reading: &Reading, value: Option<Value>, reason: Option<QualityReason>) {
         let now_ms = self.at.mono_ms;
         let quality = if reason.is_none() { Quality::Good } else { Quality::Bad };
         let heartbeat_ms = u64::try_from(reading.heartbeat.as_millis()).unwrap_or(u64::MAX);
@@ -191,7 +185,8 @@ impl Mapping<'_> {
         let device = self.device;
         let rules = device.profile.events.iter().filter(|(_, rule)| rule.point.as_ref() == Some(point));
         for (name, rule) in rules {
-            let matching = rule.wanted().is_some_and(|wanted| wanted.iter().any(|wanted| same(wanted, value)));
+            let matching =
+                rule.wanted().is_some_and(|wanted| wanted.iter().any(|wanted| same(wanted, value)));
             if !self.mapped.memory.edges.decide(name, rule, matching, self.at.mono_ms) {
                 continue;
             }

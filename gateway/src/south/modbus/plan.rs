@@ -85,7 +85,8 @@ impl Block {
             end = end.max(want.end());
         }
         let middle = self.wants.len() / 2;
-        let (_, cut) = cuts.into_iter().max_by_key(|(gap, index)| (*gap, std::cmp::Reverse(index.abs_diff(middle))))?;
+        let (_, cut) =
+            cuts.into_iter().max_by_key(|(gap, index)| (*gap, std::cmp::Reverse(index.abs_diff(middle))))?;
         let (head, tail) = self.wants.split_at(cut);
         Some((Self::of(head.to_vec())?, Self::of(tail.to_vec())?))
     }
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn sixteen_inputs_of_sixteen_devices_are_one_read() {
-        let wants = (0..16).map(|at| Want { device: usize::from(at), ..want(Table::Discrete, at, 1) }).collect();
+        let wants =
+            (0..16).map(|at| Want { device: usize::from(at), ..want(Table::Discrete, at, 1) }).collect();
         let blocks = plan(wants, Limits::PROTOCOL);
         assert_eq!(spans(&blocks), [(0, 16)]);
         assert_eq!(blocks[0].wants.len(), 16);

@@ -29,10 +29,16 @@ pub(super) struct Reading {
 #[derive(Debug, Clone, PartialEq)]
 enum Form {
     /// One bit; `inverted` for a normally closed contact.
-    Flag { bit: Option<u8>, inverted: bool },
+    Flag {
+        bit: Option<u8>,
+        inverted: bool,
+    },
     Number(Number),
     /// A measured loop.
-    Loop { number: Number, bands: Bands },
+    Loop {
+        number: Number,
+        bands: Bands,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,7 +66,10 @@ pub(super) enum Said {
     Value(Value),
     Loop(Loop),
     /// There is no value: what the sample says, and what is counted.
-    Nothing { quality: QualityReason, reason: Refusal },
+    Nothing {
+        quality: QualityReason,
+        reason: Refusal,
+    },
 }
 
 /// Bits or registers of one point, as they were read.
@@ -257,9 +266,13 @@ impl Number {
             PointKind::I64 => whole.to_be_bytes().to_vec(),
             _ => fit::<u16>(whole)?.to_be_bytes().to_vec(),
         };
-        let words: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+        let words: Vec<u16> =
+            bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
         // Every order is its own inverse.
-        Ok(ordered(&words, self.order).chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect())
+        Ok(ordered(&words, self.order)
+            .chunks_exact(2)
+            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+            .collect())
     }
 }
 
@@ -268,7 +281,11 @@ fn ordered(words: &[u16], order: WordOrder) -> Vec<u8> {
     let low_first = matches!(order, WordOrder::Cdab | WordOrder::Dcba);
     let swapped = matches!(order, WordOrder::Badc | WordOrder::Dcba);
     let bytes = |word: &u16| if swapped { word.to_le_bytes() } else { word.to_be_bytes() };
-    if low_first { words.iter().rev().flat_map(bytes).collect() } else { words.iter().flat_map(bytes).collect() }
+    if low_first {
+        words.iter().rev().flat_map(bytes).collect()
+    } else {
+        words.iter().flat_map(bytes).collect()
+    }
 }
 
 fn take<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Refusal> {

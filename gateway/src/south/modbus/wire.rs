@@ -55,9 +55,9 @@ impl Open for Dialer {
         match self.0.at() {
             At::Tcp(address) | At::RtuOverTcp(address) => {
                 let connecting = tokio::net::TcpStream::connect(address);
-                let stream = timeout(CONNECT_MAX, connecting).await.map_err(|_elapsed| {
-                    io::Error::new(io::ErrorKind::TimedOut, "nobody answers there")
-                })??;
+                let stream = timeout(CONNECT_MAX, connecting)
+                    .await
+                    .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, "nobody answers there"))??;
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }

@@ -117,12 +117,7 @@ impl Bands {
 impl Point {
     /// How many of the keys that say where the value is are written.
     fn places(&self) -> [(&'static str, Option<u16>); 4] {
-        [
-            ("coil", self.coil),
-            ("discrete", self.discrete),
-            ("input", self.input),
-            ("holding", self.holding),
-        ]
+        [("coil", self.coil), ("discrete", self.discrete), ("input", self.input), ("holding", self.holding)]
     }
 
     /// Whether it is one bit: of a coil, a discrete input, or a register.
@@ -302,17 +297,22 @@ fn check_rule(out: &mut Vec<Problem>, profile: &Profile, name: &str, rule: &Even
     let path = ["events", name];
     let at = |key| ["events", name, key];
     if rule.pointer.is_some() {
-        out.push(Problem::error(&at("pointer"), "`pointer` is for devices that speak MQTT").hint("write `point`"));
+        out.push(
+            Problem::error(&at("pointer"), "`pointer` is for devices that speak MQTT").hint("write `point`"),
+        );
     }
     match &rule.point {
-        None => out.push(Problem::error(&path, "the event does not say which point decides").hint("add `point`")),
+        None => {
+            out.push(Problem::error(&path, "the event does not say which point decides").hint("add `point`"))
+        }
         Some(point) if !profile.points.contains_key(point) => {
             out.push(Problem::error(&at("point"), format!("the profile has no point {point:?}")));
         }
         Some(_) => {}
     }
     if rule.trigger == Trigger::Pulse {
-        let problem = Problem::error(&at("trigger"), "a point is read again and again: each poll would be an event");
+        let problem =
+            Problem::error(&at("trigger"), "a point is read again and again: each poll would be an event");
         out.push(problem.hint("write trigger = \"edge\""));
     }
     for (param, point) in &rule.params {

@@ -12,7 +12,9 @@ pub(super) fn take(point: &Point, json: &Json) -> Result<Value, Refusal> {
     let value = match (point.kind, json) {
         (Some(PointKind::Bool), Json::Bool(value)) => Value::Bool(*value),
         (Some(PointKind::Text), Json::String(text)) => return text_value(text),
-        (Some(PointKind::Integer), Json::Number(number)) => Value::Int(whole(number).ok_or(Refusal::WrongType)?),
+        (Some(PointKind::Integer), Json::Number(number)) => {
+            Value::Int(whole(number).ok_or(Refusal::WrongType)?)
+        }
         (Some(PointKind::Number), Json::Number(number)) => {
             let scaled = number.as_f64().ok_or(Refusal::NotFinite)? * point.scale.unwrap_or(1.0);
             if !scaled.is_finite() {

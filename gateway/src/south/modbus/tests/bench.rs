@@ -263,7 +263,13 @@ pub(super) struct Bench {
 
 impl Bench {
     /// `devices` is TOML of `[ID]` tables; the line answers after `answer_ms`.
-    pub(super) fn start(config: &str, devices: &str, seed: u64, answer_ms: u64, prepare: impl FnOnce(&mut Sim)) -> Self {
+    pub(super) fn start(
+        config: &str,
+        devices: &str,
+        seed: u64,
+        answer_ms: u64,
+        prepare: impl FnOnce(&mut Sim),
+    ) -> Self {
         let config: ModbusConfig = toml::from_str(config).unwrap();
         let mut sim = Sim {
             moods: BTreeMap::new(),

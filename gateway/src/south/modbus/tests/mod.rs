@@ -1,6 +1,7 @@
 //! Whole buses on a simulated line in paused time: no real socket takes part, so that time only passes while all wait.
 
 mod bench;
+mod peer;
 mod writes;
 
 use std::sync::atomic::Ordering;
@@ -160,7 +161,11 @@ async fn every_kind_of_bad_frame_is_counted_by_name_and_never_a_value() {
             });
             seconds(5.0).await;
             let reason = if config == TCP { tcp_reason } else { rtu_reason };
-            assert!(bench.refused("field/1", reason) >= 2, "{config} {mood:?}: {:?}", bench.deps.metrics.refusals());
+            assert!(
+                bench.refused("field/1", reason) >= 2,
+                "{config} {mood:?}: {:?}",
+                bench.deps.metrics.refusals()
+            );
             assert_eq!(bench.history("b1"), [], "{config} {mood:?}");
             // The other one is not touched.
             assert_eq!(bench.refused("field/2", reason), 0);

@@ -6,9 +6,7 @@ use super::*;
 
 /// A point by its keys.
 fn reading(keys: &str) -> Reading {
-    let text = format!(
-        "kind = 'x'\ntitle = {{ zh = 'x', en = 'x' }}\n[modbus]\n[points.p]\n{keys}\n"
-    );
+    let text = format!("kind = 'x'\ntitle = {{ zh = 'x', en = 'x' }}\n[modbus]\n[points.p]\n{keys}\n");
     let profile: Profile = toml::from_str(&text).unwrap();
     assert_eq!(profile.problems(), [], "{keys}");
     readings(&profile, profile.modbus.as_ref().unwrap(), 0).remove(0)
