@@ -107,7 +107,7 @@ impl<'a> Attempt<'a> {
                 self.write(&mut wire, write).await?;
                 continue;
             }
-            self.post();
+            self.post(false);
             match self.state.field.turn(Instant::now()) {
                 Turn::Poll(job) | Turn::Probe(job) => tokio::select! {
                     biased;
@@ -145,8 +145,7 @@ impl<'a> Attempt<'a> {
             self.commits.line_down(field, line, &chain(error));
         }
         self.commits.drain(field, line, DRAIN).await;
-        self.posted = Instant::now() - POST_EVERY;
-        self.post();
+        self.post(true);
         let trouble = ended.as_ref().err().map(|error| chain(error));
         self.set_trouble(trouble);
     }
@@ -441,9 +440,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// Shows the counts, from time to time, and what has failed to be told is told.
-    fn post(&mut self) {
+    fn post(&mut self, at_once: bool) {
         let now = Instant::now();
-        if now.duration_since(self.posted) < POST_EVERY {
+        if !at_once && now.duration_since(self.posted) < POST_EVERY {
             return;
         }
         self.posted = now;

@@ -163,10 +163,8 @@ impl Wire {
         let address = Address { unit, transaction: self.transaction };
         let deadline = Instant::now() + patience + self.pace.span(request);
         let frame = request.frame(self.pace.framing, address);
-        let write = async {
-            self.port.write_all(&frame).await?;
-            self.port.flush().await
-        };
+        // No flush: on a serial port it would block the thread until the last bit is out.
+        let write = self.port.write_all(&frame);
         match timeout_at(deadline, write).await {
             Ok(written) => written?,
             Err(_elapsed) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes no bytes").into()),

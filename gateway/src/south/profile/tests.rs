@@ -466,3 +466,16 @@ fn mistakes_in_a_modbus_profile_are_all_named() {
     let paths: Vec<String> = problems.iter().map(|problem| problem.path.join("/")).collect();
     assert_eq!(paths, ["points/p/coil", "points/p/type"]);
 }
+
+/// docs/devices.md shows whole profiles: each is one that `check` takes.
+#[test]
+fn the_profiles_of_the_documentation_are_without_mistakes() {
+    let page = include_str!("../../../../docs/devices.md");
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let profiles: Vec<&str> = blocks.filter(|block| block.starts_with("kind =")).collect();
+    assert_eq!(profiles.len(), 2);
+    for text in profiles {
+        let profile: Profile = toml::from_str(text).unwrap();
+        assert_eq!(profile.problems(), [], "{text}");
+    }
+}

@@ -264,6 +264,45 @@ async fn a_short_line_failure_is_nobodys_business() {
     bench.stop().await;
 }
 
+/// What a real Waveshare module says to what the shipped profile asks.
+#[test]
+fn the_shipped_waveshare_profile_asks_and_reads_real_frames() {
+    use super::frame::{Address, Framing, Parsed};
+    use super::point::Said;
+    use crate::model::ids::BootId;
+    use crate::model::stamp::{ClockTrust, Stamp};
+    let profiles = crate::south::profile::shipped_profiles().unwrap();
+    let setup = Setup {
+        bus: BusName::new("field").unwrap(),
+        config: toml::from_str(RTU).unwrap(),
+        devices: toml::from_str("[io]\nprofile = 'waveshare-io8'\nbus = 'field'\nunit = 1").unwrap(),
+        profiles: profiles.into_iter().map(|(name, profile)| (name, Arc::new(profile))).collect(),
+    };
+    let mut field = Field::new(&setup).unwrap();
+    let unit = Address { unit: 1, transaction: 0 };
+    let at = Stamp { boot: BootId("b".into()), mono_ms: 0, wall_ms: 0, trust: ClockTrust::None };
+    let frames: Vec<Vec<u8>> =
+        field.jobs.iter().map(|job| job.block.request().frame(Framing::Rtu, unit)).collect();
+    assert_eq!(frames, [
+        [0x01, 0x01, 0x00, 0x00, 0x00, 0x08, 0x3d, 0xcc],
+        [0x01, 0x02, 0x00, 0x00, 0x00, 0x08, 0x79, 0xcc],
+    ]);
+    for (bytes, active) in [
+        ([0x01, 0x02, 0x01, 0x04, 0xa0, 0x4b], vec!["di3"]),
+        ([0x01, 0x02, 0x01, 0x01, 0x60, 0x48], vec!["di1"]),
+        ([0x01, 0x02, 0x01, 0x00, 0xa1, 0x88], vec![]),
+    ] {
+        let request = field.jobs[1].block.request();
+        let Ok(Parsed::Reply(reply)) = request.parse(Framing::Rtu, unit, &bytes) else { panic!("{bytes:02x?}") };
+        let said = field.said(1, &reply, &at).remove(&0).unwrap();
+        assert_eq!(said.len(), 8);
+        let on = said.iter().filter(|(_, said)| *said == Said::Value(Value::Bool(true)));
+        let names: Vec<&str> =
+            on.map(|(point, _)| field.devices[0].described.readings[*point].name.as_str()).collect();
+        assert_eq!(names, active);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bus_without_devices_waits() {
     let bench = Bench::start(TCP, "", 3, 2, |_| {});
