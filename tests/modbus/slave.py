@@ -61,8 +61,15 @@ async def main():
     args = parser.parse_args()
     units = sorted({unit for unit, *_ in lines(args.values)})
     devices = [device(unit) for unit in units]
+
+    def known(sending, packet):
+        """Keeps back what the library answers for units that do not exist: on a line they are silent."""
+        return b"" if sending and packet[0] not in units else packet
+
     if args.serial:
-        server = ModbusSerialServer(devices, framer=FramerType.RTU, port=args.serial, baudrate=115200)
+        server = ModbusSerialServer(
+            devices, framer=FramerType.RTU, port=args.serial, baudrate=115200, trace_packet=known
+        )
     else:
         framer = FramerType.SOCKET if args.tcp else FramerType.RTU
         address = ("127.0.0.1", args.tcp or args.rtu_over_tcp)

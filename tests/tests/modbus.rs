@@ -59,7 +59,8 @@ impl Field {
     /// The last value that the platform has of a point: value, quality.
     fn last(&self, device: &str, point: &str) -> Option<(Value, String)> {
         self.platform.look(|all| {
-            let records = all.iter().filter(|message| message.channel() == "telemetry");
+            // What was read before the uplink stood comes as history.
+            let records = all.iter().filter(|message| message.channel().ends_with("telemetry"));
             let records = records.filter_map(|message| message.json["data"]["records"].as_array());
             let ours = records.flatten().filter(|record| record["device"]["id"] == device);
             let samples = ours.filter_map(|record| record["samples"].as_array()).flatten();
@@ -189,6 +190,8 @@ async fn rtu_over_tcp_with_inputs_as_devices_of_their_own() {
     for device in ["m1", "door", "sos"] {
         field.await_events(device, "device.online", 1, SOON).await;
     }
+    // It has held its first state for as long as its debounce asks: a change from now on is one.
+    eventually("the door is open", SOON, || (field.last("door", "open")?.0 == true).then_some(())).await;
     // A reed contact is closed while the door is: 1 is normal.
     slave.set(&[(9, 'd', 5, 1)]);
     field.await_events("door", "contact.closed", 1, SOON).await;

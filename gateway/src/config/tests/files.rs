@@ -14,7 +14,10 @@ fn every_example_is_clean() {
         ("quickstart/gatehouse.toml", vec!["client \"z2m\" has no password yet"]),
         ("demo/gatehouse.toml", vec!["client \"", "an emergency input of"]),
         // The example's files and addresses are not here: that is told, and is no mistake.
-        ("compound", vec!["passwords of clients", "cannot see the file", "client \"", "an emergency input of"]),
+        (
+            "compound",
+            vec!["passwords of clients", "cannot see the file", "client \"", "an emergency input of"],
+        ),
     ] {
         let path = root().join("config/examples").join(name);
         let loaded = load(&path).unwrap_or_else(|report| panic!("{name}:\n{}", report.text()));

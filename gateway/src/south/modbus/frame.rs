@@ -7,7 +7,7 @@
 //!
 //! Sources: Modbus Application Protocol V1.1b3; Modbus over Serial Line V1.02; Messaging on TCP/IP V1.0b.
 
-#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use crate::model::refusal::Refusal;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -258,7 +258,7 @@ pub(super) struct Bench {
     pub(super) journal: Arc<FakeJournal>,
     pub(super) deps: Deps,
     cancel: CancellationToken,
-    task: JoinHandle<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Bench {
@@ -301,14 +301,15 @@ impl Bench {
         let bus = Arc::new(Bus::with_opener(setup, deps.clone(), Arc::new(opener)).unwrap());
         let cancel = CancellationToken::new();
         let (running, stop) = (Arc::clone(&bus), cancel.clone());
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             // As the supervisor does: one attempt after the other, with a pause.
             while !stop.is_cancelled() {
                 running.run(stop.clone(), || {}).await.ok();
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         });
-        Self { sim, bus, journal, deps, cancel, task }
+        Self { sim, bus, journal, deps, cancel, tasks }
     }
 
     pub(super) fn sim(&self) -> MutexGuard<'_, Sim> {
@@ -372,9 +373,9 @@ impl Bench {
         self.sim().asked.get(&unit).map_or(0, Vec::len)
     }
 
-    pub(super) async fn stop(self) {
+    pub(super) async fn stop(mut self) {
         self.cancel.cancel();
-        self.task.await.unwrap();
+        self.tasks.join_next().await.unwrap().unwrap();
     }
 }
 

@@ -283,17 +283,19 @@ fn the_shipped_waveshare_profile_asks_and_reads_real_frames() {
     let at = Stamp { boot: BootId("b".into()), mono_ms: 0, wall_ms: 0, trust: ClockTrust::None };
     let frames: Vec<Vec<u8>> =
         field.jobs.iter().map(|job| job.block.request().frame(Framing::Rtu, unit)).collect();
-    assert_eq!(frames, [
-        [0x01, 0x01, 0x00, 0x00, 0x00, 0x08, 0x3d, 0xcc],
-        [0x01, 0x02, 0x00, 0x00, 0x00, 0x08, 0x79, 0xcc],
-    ]);
+    assert_eq!(
+        frames,
+        [[0x01, 0x01, 0x00, 0x00, 0x00, 0x08, 0x3d, 0xcc], [0x01, 0x02, 0x00, 0x00, 0x00, 0x08, 0x79, 0xcc],]
+    );
     for (bytes, active) in [
         ([0x01, 0x02, 0x01, 0x04, 0xa0, 0x4b], vec!["di3"]),
         ([0x01, 0x02, 0x01, 0x01, 0x60, 0x48], vec!["di1"]),
         ([0x01, 0x02, 0x01, 0x00, 0xa1, 0x88], vec![]),
     ] {
         let request = field.jobs[1].block.request();
-        let Ok(Parsed::Reply(reply)) = request.parse(Framing::Rtu, unit, &bytes) else { panic!("{bytes:02x?}") };
+        let Ok(Parsed::Reply(reply)) = request.parse(Framing::Rtu, unit, &bytes) else {
+            panic!("{bytes:02x?}")
+        };
         let said = field.said(1, &reply, &at).remove(&0).unwrap();
         assert_eq!(said.len(), 8);
         let on = said.iter().filter(|(_, said)| *said == Said::Value(Value::Bool(true)));

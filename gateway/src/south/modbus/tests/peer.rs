@@ -168,7 +168,7 @@ async fn round_trips(address: SocketAddr) -> f64 {
 /// machine too busy for so many round trips, four fifths of those that the library's client makes in a tight loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_units_are_polled_at_their_rate() {
-    for (poll_ms, silent, bar) in [(100, vec![], 990.0), (1_000, vec![17, 63], 95.0)] {
+    for (poll_ms, silent, bar) in [(100, vec![], 990.0_f64), (1_000, vec![17, 63], 95.0)] {
         let peer = Peer { silent: Arc::new(silent.into_iter().collect()), ..Peer::default() };
         let (address, mut tasks) = serve(&peer).await;
         let (bus, _journal) = bus(address, 1_000, &buttons(100, poll_ms), &[]);
@@ -181,7 +181,9 @@ async fn a_hundred_units_are_polled_at_their_rate() {
             #[expect(clippy::cast_precision_loss, reason = "thousands")]
             let asked = (peer.asked.load(Ordering::SeqCst) - before) as f64 / began.elapsed().as_secs_f64();
             let possible = round_trips(address).await;
-            told = format!("100 units at {poll_ms} ms: {asked:.1} polls/s; {possible:.0} round trips/s beside it");
+            told = format!(
+                "100 units at {poll_ms} ms: {asked:.1} polls/s; {possible:.0} round trips/s beside it"
+            );
             held = asked >= bar.min(possible * 0.8);
             if held {
                 break;
