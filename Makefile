@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 30
-FUZZ_TARGETS := device_payload down_message config_text topics frames
+FUZZ_TARGETS := device_payload down_message config_text topics frames modbus_reply
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .PHONY: help demo test setup lint fmt arm fuzz

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need on a fresh Debian 12, and only what is missing: mosquitto and its clients, strace,
-# libfaketime and node through apt, the packages of tests/asyncapi and tests/z2m through npm with their lock files.
+# libfaketime, socat, mbpoll and node through apt, the packages of tests/asyncapi and tests/z2m through npm with their
+# lock files, those of tests/modbus through pip with their hashes.
 #
 # Touches the machine's packages only where a program is missing; needs root or sudo then. Everything else stays in
 # this repository.
@@ -35,6 +36,9 @@ ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 || missing+=(libfaket
 have unshare || missing+=(util-linux)
 have node || missing+=(nodejs)
 have npm || missing+=(npm)
+have socat || missing+=(socat)
+have mbpoll || missing+=(mbpoll)
+python3 -c 'import ensurepip' > /dev/null 2>&1 || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
   have apt-get || { echo "setup: install ${missing[*]} (no apt-get here)" >&2; exit 1; }
   echo "setup: installing ${missing[*]}"
@@ -67,3 +71,13 @@ for folder in asyncapi z2m; do
   (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
   echo "$sum" > "$mark"
 done
+
+# A Modbus slave that is not ours: pymodbus, in an environment of its own.
+venv=$PWD/.venv
+sum=$(sha256sum < modbus/requirements.txt)
+if [ ! -e "$venv/.setup-mark" ] || [ "$(cat "$venv/.setup-mark")" != "$sum" ]; then
+  echo "setup: pip install -r tests/modbus/requirements.txt"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r modbus/requirements.txt
+  echo "$sum" > "$venv/.setup-mark"
+fi

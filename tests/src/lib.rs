@@ -10,6 +10,7 @@ pub mod disk;
 pub mod faketime;
 pub mod gateway;
 pub mod http;
+pub mod modbus;
 pub mod mosquitto;
 pub mod pki;
 pub mod platform;

@@ -28,6 +28,7 @@ use crate::rt::timesource::{Places, Sources};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::broker::{self, Broker};
 use crate::south::line::Deps;
+use crate::south::modbus::{self, config::ModbusConfig};
 use crate::south::mqtt::config::MqttConfig;
 use crate::south::mqtt::{self, External};
 use crate::south::profile::Profile;
@@ -130,6 +131,10 @@ impl Daemon {
                     let external = external_of(name, mqtt, loaded, &shared, &store)?;
                     spawn_watcher(&mut supervisor, name, external.watcher());
                     spawn_external(&mut supervisor, name, external);
+                }
+                BusConfig::Modbus(config) => {
+                    let bus = modbus_of(name, config, loaded, &shared, &store)?;
+                    spawn_modbus(&mut supervisor, name, bus);
                 }
             }
         }
@@ -373,6 +378,37 @@ fn spawn_watcher(supervisor: &mut Supervisor, name: &BusName, watcher: Watcher) 
             watcher.run(unit.cancel).await;
             Ok(())
         }
+    });
+}
+
+fn modbus_of(
+    name: &BusName,
+    config: &ModbusConfig,
+    loaded: &Loaded,
+    shared: &Shared,
+    store: &Store,
+) -> anyhow::Result<modbus::Bus> {
+    let setup = modbus::Setup {
+        bus: name.clone(),
+        config: config.clone(),
+        devices: loaded.settings.devices.clone(),
+        profiles: loaded.profiles.iter().map(|(name, p)| (name.clone(), Arc::new(p.clone()))).collect(),
+    };
+    let deps = modbus::Deps {
+        journal: Arc::new(store.clone()),
+        clock: Arc::clone(&shared.clock),
+        metrics: Arc::clone(&shared.metrics),
+        board: Arc::clone(&shared.board),
+    };
+    modbus::Bus::new(setup, deps).with_context(|| format!("the bus [buses.{name}] could not be set up"))
+}
+
+/// A field bus whose line is down keeps nobody waiting: it is no listener, and READY does not depend on it.
+fn spawn_modbus(supervisor: &mut Supervisor, name: &BusName, bus: modbus::Bus) {
+    let bus = Arc::new(bus);
+    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
+        let bus = Arc::clone(&bus);
+        async move { bus.run(unit.cancel.clone(), || unit.running()).await.map_err(UnitError::from) }
     });
 }
 

@@ -33,6 +33,7 @@ use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
+use crate::south::modbus::config::ModbusConfig;
 use crate::south::mqtt::config::MqttConfig;
 use crate::south::profile::Profile;
 use crate::store::budget::StorageConfig;
@@ -103,6 +104,8 @@ pub enum BusConfig {
     Broker(BrokerConfig),
     /// An MQTT broker that others run.
     Mqtt(MqttConfig),
+    /// Devices that speak Modbus.
+    Modbus(ModbusConfig),
 }
 
 /// `[uplinks.NAME.KIND]`: exactly one kind.
@@ -188,6 +191,7 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     let partial = assemble::Parts::partial(&root, &walk);
     let (mut problems, claims) = whole::told(view, &parts, &partial);
     problems.extend(whole::lacking(&partial, &known.profiles));
+    problems.extend(whole::fields(&parts, &partial, &known.profiles));
     notes.extend(assemble::placed(problems, &root, &view.start()));
     notes.extend(whole::claims(view, claims));
     notes.extend(whole::warnings(view, &parts));

@@ -33,6 +33,7 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
                     [&mut mqtt.password_file, &mut mqtt.ca_file, &mut mqtt.cert_file, &mut mqtt.key_file];
                 files.into_iter().flatten().for_each(join);
             }
+            BusConfig::Modbus(_) => {}
         }
     }
     for UplinkTable::Mqtt(uplink) in settings.uplinks.values_mut() {
@@ -68,6 +69,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
             BusConfig::Mqtt(mqtt) => {
                 out.extend(peer_problems(&["buses", name.as_str(), "mqtt"], &mqtt.peer()))
             }
+            BusConfig::Modbus(_) => {}
         }
     }
     for (name, _) in settings.clients.iter().filter(|(_, client)| !client.certificate) {

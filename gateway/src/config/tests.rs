@@ -1,5 +1,6 @@
 //! Mistakes of one file, each at its place.
 
+mod field;
 mod files;
 
 use std::fmt::Write as _;

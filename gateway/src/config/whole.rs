@@ -120,7 +120,7 @@ fn peers(parts: &Parts) -> Vec<([&str; 3], Peer<'_>)> {
         .map(|(name, UplinkTable::Mqtt(uplink))| (["uplinks", name.as_str(), "mqtt"], uplink.peer()));
     let buses = parts.buses.iter().filter_map(|(name, bus)| match bus {
         BusConfig::Mqtt(mqtt) => Some((["buses", name.as_str(), "mqtt"], mqtt.peer())),
-        BusConfig::Broker(_) => None,
+        BusConfig::Broker(_) | BusConfig::Modbus(_) => None,
     });
     uplinks.chain(buses).collect()
 }
@@ -134,6 +134,7 @@ fn south_claims(view: View<'_>, parts: &Parts) -> Vec<Claim> {
             BusConfig::Mqtt(mqtt) => {
                 claims.push(mqtt.claim(parts.gateway.as_ref().map(|gateway| &gateway.name), name));
             }
+            BusConfig::Modbus(modbus) => claims.extend(modbus.claims(name)),
         }
     }
     let buses = broker_names(view);
@@ -158,6 +159,7 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
                 brokers.insert(name.clone(), broker);
             }
             BusConfig::Mqtt(mqtt) => problems.extend(mqtt.problems(name)),
+            BusConfig::Modbus(modbus) => problems.extend(modbus.problems(name)),
         }
     }
     // A client is judged only where its broker is known and sound: otherwise that mistake has been told.
@@ -199,6 +201,30 @@ pub(super) fn lacking(partial: &Parts, profiles: &BTreeMap<ProfileName, Profile>
     let known =
         partial.devices.iter().filter_map(|(id, device)| Some((id, device, profiles.get(&device.profile)?)));
     known.flat_map(|(id, device, profile)| device.lacks(id, profile)).collect()
+}
+
+/// What does not fit between Modbus buses, their devices and profiles, or a person should know of them.
+pub(super) fn fields(
+    parts: &Parts,
+    partial: &Parts,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for (name, bus) in &parts.buses {
+        if let BusConfig::Modbus(modbus) = bus {
+            out.extend(crate::south::modbus::check::problems(name, modbus, &partial.devices, profiles));
+        }
+    }
+    for (id, device) in &partial.devices {
+        let bus = device.bus.as_ref().and_then(|bus| parts.buses.get(bus));
+        let modbus = profiles.get(&device.profile).is_some_and(|profile| profile.modbus.is_some());
+        if modbus && bus.is_some_and(|bus| !matches!(bus, BusConfig::Modbus(_))) {
+            let path = ["devices", id.as_str(), "bus"];
+            let problem = Problem::error(&path, "the profile speaks Modbus, and the bus does not");
+            out.push(problem.hint("name a [buses.NAME.modbus]"));
+        }
+    }
+    out
 }
 
 /// What the gateway's own table claims and breaks. Read from the tree: its address is judged also where its name is

@@ -10,7 +10,7 @@ use super::reasons;
 use crate::model::clock::trust_name;
 use crate::model::ids::GatewayName;
 use crate::model::stamp::{ClockTrust, Stamp};
-use crate::rt::board::{Board, DeviceStatus, Snapshot, Standing, UnitState};
+use crate::rt::board::{Board, BusStatus, DeviceStatus, LineStatus, Snapshot, Standing, UnitState};
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::{Count, Metrics};
 
@@ -195,6 +195,10 @@ impl Status {
     fn write_buses(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nbuses 总线")?;
         for (name, bus) in &self.board.buses {
+            if let Some(line) = &bus.line {
+                write_line(out, name.as_str(), bus, line)?;
+                continue;
+            }
             let clients: Vec<&str> = bus.clients.iter().map(String::as_str).collect();
             let connected = if clients.is_empty() { "nobody".to_owned() } else { clients.join(", ") };
             writeln!(out, "  {name}  {}  {}  connected: {connected}", bus.kind, bus.at.join(", "))?;
@@ -222,7 +226,11 @@ impl Status {
             let (id, kind, messages) = (id.as_str(), &device.kind, device.messages);
             write!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
             match self.standing(device) {
-                Some(standing) => writeln!(out, "  {standing}")?,
+                Some(standing) => write!(out, "  {standing}")?,
+                None => {}
+            }
+            match &device.trouble {
+                Some(trouble) => writeln!(out, "  last try 上次失败: {trouble}")?,
                 None => writeln!(out)?,
             }
             for warning in &device.warnings {
@@ -265,6 +273,20 @@ impl Status {
     }
 }
 
+/// A line that is polled.
+fn write_line(out: &mut String, name: &str, bus: &BusStatus, line: &LineStatus) -> std::fmt::Result {
+    let LineStatus { units, units_failing, polls, timeouts, faults } = line;
+    write!(out, "  {name}  {}  {}  {units} units", bus.kind, bus.at.join(", "))?;
+    if *units_failing > 0 {
+        write!(out, ", {units_failing} do not answer")?;
+    }
+    writeln!(out, "  {polls} polls, {timeouts} without answer, {faults} faulty")?;
+    match &bus.trouble {
+        Some(trouble) => writeln!(out, "    ! {trouble}"),
+        None => Ok(()),
+    }
+}
+
 impl Status {
     /// What the reasons above mean, each once.
     fn write_meanings(&self, out: &mut String) -> std::fmt::Result {
@@ -299,7 +321,7 @@ mod tests {
     use super::*;
     use crate::model::ids::{BusName, DeviceId, UplinkName};
     use crate::model::refusal::Refusal;
-    use crate::rt::board::{BusStatus, UplinkStatus};
+    use crate::rt::board::UplinkStatus;
     use crate::rt::clock::{Clock, ManualClock};
 
     #[test]
@@ -311,15 +333,19 @@ mod tests {
         let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
         board.update(|board| {
             board.uplinks.insert(UplinkName::new("p").unwrap(), UplinkStatus::default());
-            let bus = BusStatus {
-                kind: "broker".into(),
-                at: Vec::new(),
-                clients: [].into(),
-                ..BusStatus::default()
-            };
+            let bus = BusStatus { kind: "broker".into(), ..BusStatus::default() };
             board.buses.insert(BusName::new("lan").unwrap(), bus);
             let bus = BusStatus { trouble: Some("away".into()), ..BusStatus::default() };
             board.buses.insert(BusName::new("z2m").unwrap(), bus);
+            let line = LineStatus { units: 3, units_failing: 1, polls: 70, timeouts: 2, faults: 1 };
+            let bus = BusStatus {
+                kind: "modbus".into(),
+                at: vec!["/dev/x".into()],
+                line: Some(line),
+                trouble: Some("cannot open /dev/x".into()),
+                ..BusStatus::default()
+            };
+            board.buses.insert(BusName::new("field").unwrap(), bus);
             let since_mono_ms = clock.now().mono_ms - 3_000;
             for (id, kind, heard, standing) in [
                 ("sos-1-1-101", "button", Some(clock.now()), Standing::Fresh),
@@ -327,7 +353,9 @@ mod tests {
                 ("door", "contact", Some(clock.now()), Standing::Offline),
             ] {
                 let kind = kind.to_owned();
-                let device = DeviceStatus { kind, heard, standing, since_mono_ms, ..DeviceStatus::default() };
+                let trouble = (standing == Standing::Offline).then(|| "no_reply".to_owned());
+                let device =
+                    DeviceStatus { kind, heard, standing, since_mono_ms, trouble, ..DeviceStatus::default() };
                 board.devices.insert(DeviceId::new(id).unwrap(), device);
             }
         });
@@ -338,10 +366,12 @@ mod tests {
         let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
         for line in [
             "  lan  broker    connected: nobody",
+            "  field  modbus  /dev/x  3 units, 1 do not answer  70 polls, 2 without answer, 1 faulty",
+            "    ! cannot open /dev/x",
             "    ! away",
             "  sos-1-1-101  button   heard 0 s ago               0 messages  fresh 正常 for 3 s",
             "  th           sensor   not heard yet               0 messages",
-            "  door         contact  heard 0 s ago               0 messages  OFFLINE 离线 for 3 s",
+            "  door         contact  heard 0 s ago               0 messages  OFFLINE 离线 for 3 s  last try 上次失败: no_reply",
             "  p  NOT CONNECTED for 5 s, connection 0",
             "  not_json  z2m           1",
             "  payload_too_large  z2m  1",

@@ -46,6 +46,8 @@ pub enum Resource {
     Tcp(std::net::SocketAddr),
     /// A serial line, by its path.
     Line(String),
+    /// A server of ours alone, as `host:port`: two masters behind one Modbus server would wait for each other.
+    Server(String),
     /// An MQTT client id at one broker.
     ClientId(String),
     /// What one gateway says at one broker: `{root}/v1/{gateway}/…`.
@@ -72,6 +74,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Tcp(address) => write!(out, "TCP {address}"),
             Self::Line(path) => write!(out, "serial line {path}"),
+            Self::Server(address) => write!(out, "Modbus server {address}"),
             Self::ClientId(id) => write!(out, "MQTT client id {id:?}"),
             Self::Topics { broker, root } => write!(out, "topic tree {root:?} at {broker}"),
             Self::Address { on, address } => write!(out, "address {address:?} on {on}"),

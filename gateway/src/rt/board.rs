@@ -33,6 +33,21 @@ pub struct BusStatus {
     /// Why none of its devices can be heard, or some cannot, and what to do: one trouble for all of them.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Of a bus that is polled.
+    #[serde(default)]
+    pub line: Option<LineStatus>,
+}
+
+/// A line whose devices are asked one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineStatus {
+    /// Units on it, and how many of them do not answer.
+    pub units: usize,
+    pub units_failing: usize,
+    /// Reads since the start, those without any answer, and those whose answer was none.
+    pub polls: u64,
+    pub timeouts: u64,
+    pub faults: u64,
 }
 
 /// How a device stands (promise G11).
@@ -59,6 +74,9 @@ pub struct DeviceStatus {
     pub standing: Standing,
     /// Monotonic milliseconds of the last change of `standing`.
     pub since_mono_ms: u64,
+    /// Why it was not reached at the last try.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// What a person should mend: QoS 0 on an emergency device, for example.
     pub warnings: BTreeSet<String>,
 }

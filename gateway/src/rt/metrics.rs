@@ -27,6 +27,8 @@ pub struct Metrics {
     forgotten: IntCounterVec,
     store: IntGaugeVec,
     classes: IntGaugeVec,
+    polls: IntCounterVec,
+    writes: IntCounterVec,
 }
 
 /// One counted thing with its labels' values, for `status`.
@@ -111,6 +113,8 @@ impl Metrics {
                 "The journal by class: records, bytes and budget_bytes",
                 &["class", "what"],
             ),
+            polls: counter(r, "modbus_polls_total", "Reads on a Modbus bus", &["bus", "outcome"]),
+            writes: counter(r, "modbus_writes_total", "Writes on a Modbus bus", &["bus", "outcome"]),
             registry,
         }
     }
@@ -202,6 +206,16 @@ impl Metrics {
     pub fn set_store_class(&self, class: Class, what: &str, value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.classes.with_label_values(&[class.as_str(), what]).set(value);
+    }
+
+    /// A read on a Modbus bus ended as `outcome`: `answered`, `exception`, `unreachable`, `timeout`, `fault`.
+    pub fn polled(&self, bus: &str, outcome: &str) {
+        self.polls.with_label_values(&[bus, outcome]).inc();
+    }
+
+    /// A write on a Modbus bus ended as `outcome`: `done`, `refused`, `unknown`.
+    pub fn wrote(&self, bus: &str, outcome: &str) {
+        self.writes.with_label_values(&[bus, outcome]).inc();
     }
 
     /// All refusals so far: labels are source and reason.

@@ -27,6 +27,14 @@ pub struct DeviceConfig {
     pub client: Option<ClientName>,
     /// The bus it hangs on, where no client of the embedded broker speaks for it: `[buses.NAME]`.
     pub bus: Option<BusName>,
+    /// Modbus: the unit (slave address) that answers, 1 to 247; on Modbus TCP up to 255.
+    #[schemars(range(max = 255))]
+    pub unit: Option<u8>,
+    /// Modbus: added to the addresses of the profile, so that each input of one module can be a device of its own.
+    pub offset: Option<u16>,
+    /// Modbus: how often it is read, if not as the profile says.
+    #[schemars(range(min = 20, max = 86_400_000))]
+    pub poll_ms: Option<u32>,
     /// What stands for `{address}` in the profile's topics: the Zigbee2MQTT friendly name, for example.
     #[schemars(length(min = 1, max = 128))]
     pub address: Option<String>,
@@ -62,6 +70,10 @@ impl DeviceConfig {
             }
             _ => {}
         }
+        if self.unit == Some(0) {
+            let problem = Problem::error(&at("unit"), "unit 0 is the broadcast: nobody answers it");
+            out.push(problem.hint("units are 1 to 247"));
+        }
         let Some(address) = &self.address else { return out };
         let bad = |c: char| matches!(c, '+' | '#') || c.is_control();
         if let Some(character) = address.chars().find(|c| bad(*c)) {
@@ -82,6 +94,33 @@ impl DeviceConfig {
             let hint = "it stands for `{address}` in the profile's topics";
             out.push(Problem::error(&["devices", id.as_str()], message).hint(hint));
         }
+        let at = |key| ["devices", id.as_str(), key];
+        if profile.modbus.is_some() {
+            if self.unit.is_none() {
+                let message = format!("[devices.{id}] lacks the key `unit`");
+                let hint = "it is the address that the device answers to, 1 to 247";
+                out.push(Problem::error(&["devices", id.as_str()], message).hint(hint));
+            }
+            if self.client.is_some() {
+                let problem =
+                    Problem::error(&at("client"), "the profile speaks Modbus, and a client speaks MQTT");
+                out.push(problem.hint("write `bus`, the name of a [buses.NAME.modbus]"));
+            }
+            if self.address.is_some() {
+                let problem = Problem::error(&at("address"), "`address` is for devices that speak MQTT");
+                out.push(problem.hint("write `unit` and, where inputs are devices, `offset`"));
+            }
+        } else {
+            let written = [
+                ("unit", self.unit.is_some()),
+                ("offset", self.offset.is_some()),
+                ("poll_ms", self.poll_ms.is_some()),
+            ];
+            for (key, _) in written.into_iter().filter(|(_, written)| *written) {
+                let message = format!("`{key}` is for devices that speak Modbus");
+                out.push(Problem::error(&at(key), message).hint("its profile says [mqtt]"));
+            }
+        }
         out
     }
 
@@ -96,6 +135,15 @@ impl DeviceConfig {
 
     /// The address behind its speaker: two devices cannot hold one.
     pub fn claim(&self, id: &DeviceId) -> Option<Claim> {
+        // One device twice, and not two that share a unit: those are read together.
+        if let (Some(bus), Some(unit)) = (&self.bus, self.unit) {
+            let address =
+                format!("unit {unit}, offset {}, profile {}", self.offset.unwrap_or(0), self.profile);
+            return Some(Claim {
+                path: vec!["devices".into(), id.as_str().into(), "unit".into()],
+                resource: Resource::Address { on: format!("bus {bus}"), address },
+            });
+        }
         Some(Claim {
             path: vec!["devices".into(), id.as_str().into(), "address".into()],
             resource: Resource::Address { on: self.speaker()?.to_string(), address: self.address.clone()? },

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod device;
 pub mod freshness;
 pub mod line;
+pub mod modbus;
 pub mod mqtt;
 mod notice;
 mod owed;

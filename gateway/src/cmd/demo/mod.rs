@@ -1,7 +1,8 @@
-//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients and the gateway in one process, an outage in the
-//! middle, and the sum at the end.
+//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients, a Modbus module and the gateway in one process,
+//! an outage in the middle, and the sum at the end.
 
 mod compound;
+mod field;
 mod platform;
 mod proxy;
 mod view;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::compound::{Account, Said, Talker};
+use self::field::Module;
 use self::platform::PlatformBroker;
 use self::proxy::Cable;
 use self::view::{Received, View};
@@ -66,6 +68,9 @@ struct Sum {
     /// Presses that a device was told are safe, and are in no journal.
     forgotten: u64,
     memory: MemoryStatus,
+    /// Presses at the Modbus module, and those of them that were recorded.
+    pressed: u64,
+    pressed_recorded: u64,
 }
 
 /// Runs the demo; an error if anything was lost.
@@ -81,6 +86,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!();
     println!("messages sent by devices 设备发送      {:>8}", sum.sent);
     println!("acknowledged to devices 已应答         {:>8}", sum.acknowledged);
+    println!("presses at the Modbus module 总线按钮  {:>8}", sum.pressed);
+    println!("of them recorded 其中已记录            {:>8}", sum.pressed_recorded);
     println!("records on disk 已落盘                 {:>8}", sum.stored);
     println!("delivered to the platform 已送达       {:>8}", sum.delivered);
     println!("delivered again, same id 重复送达      {:>8}", sum.duplicated);
@@ -99,6 +106,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     if sum.lost > 0 || sum.forgotten > 0 || sum.stored == 0 {
         bail!("{} of {} records and {} acknowledged presses were lost", sum.lost, sum.stored, sum.forgotten);
+    }
+    if sum.pressed != sum.pressed_recorded {
+        bail!("{} presses at the Modbus module, {} recorded", sum.pressed, sum.pressed_recorded);
     }
     Ok(())
 }
@@ -130,7 +140,8 @@ impl Drop for Folder {
 async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Duration>) -> anyhow::Result<Sum> {
     let platform = PlatformBroker::start().await?;
     let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
-    let Prepared { mut loaded, accounts, port } = prepare(folder, &cable)?;
+    let mut module = Module::start().await.context("the demo's Modbus module could not be started")?;
+    let Prepared { mut loaded, accounts, port } = prepare(folder, &cable, &module)?;
     if let Some(dir) = data_dir {
         loaded.settings.gateway.data_dir = dir;
     }
@@ -146,17 +157,22 @@ async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Durati
     daemon.ready().await;
     let hush = CancellationToken::new();
     let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
+    module.animate(&hush, fastrand::u64(..));
 
     watch(&view, &cable, &daemon, runs_for).await?;
     cable.mend();
     hush.cancel();
     while devices.join_next().await.is_some() {}
+    module.settle().await;
     drain(&view, &daemon).await;
 
     let stored = stored(&daemon)?;
     let memory = daemon.board().snapshot().store.memory;
-    let sum = sum_up(&said, &stored, &view.received(), memory);
+    let mut sum = sum_up(&said, &stored, &view.received(), memory);
+    sum.pressed = module.presses();
+    sum.pressed_recorded = stored.presses.get(field::BUTTON).copied().unwrap_or_default();
     daemon.stop().await?;
+    module.remove().await;
     view.close().await;
     cable.remove().await;
     Ok(sum)
@@ -174,6 +190,7 @@ fn sum_up(said: &Said, stored: &Stored, received: &Received, memory: MemoryStatu
         lost: received.missing(&stored.ids).len() as u64,
         forgotten: said.presses().iter().map(missing).sum(),
         memory,
+        ..Sum::default()
     }
 }
 
@@ -186,7 +203,7 @@ struct Prepared {
 }
 
 /// Writes configuration and secrets, and puts this run's ports in.
-fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
+fn prepare(folder: &Path, cable: &Cable, module: &Module) -> anyhow::Result<Prepared> {
     let secrets = folder.join("secrets");
     fs::create_dir(&secrets)?;
     fs::write(folder.join("gatehouse.toml"), CONFIG)?;
@@ -203,8 +220,10 @@ fn prepare(folder: &Path, cable: &Cable) -> anyhow::Result<Prepared> {
     let mut loaded = config::load(folder)?;
     let port = free_port()?;
     for bus in loaded.settings.buses.values_mut() {
-        if let BusConfig::Broker(broker) = bus {
-            broker.listen = Some(([127, 0, 0, 1], port).into());
+        match bus {
+            BusConfig::Broker(broker) => broker.listen = Some(([127, 0, 0, 1], port).into()),
+            BusConfig::Modbus(modbus) => modbus.tcp = Some(module.address.to_string()),
+            BusConfig::Mqtt(_) => {}
         }
     }
     for UplinkTable::Mqtt(uplink) in loaded.settings.uplinks.values_mut() {

@@ -265,6 +265,7 @@ impl Broker {
             at: at.into_iter().flatten().collect(),
             clients: BTreeSet::new(),
             trouble: None,
+            line: None,
         };
         self.deps.board.update(|board| board.buses.insert(self.setup.bus.clone(), status));
     }

@@ -165,7 +165,7 @@ impl External {
     fn post(&self, trouble: Option<String>, connected: bool) {
         let clients = if connected { BTreeSet::from([self.client_id.clone()]) } else { BTreeSet::new() };
         let at = vec![self.config.url.clone()];
-        let status = BusStatus { kind: "mqtt".to_owned(), at, clients, trouble };
+        let status = BusStatus { kind: "mqtt".to_owned(), at, clients, trouble, line: None };
         self.line.deps.board.update(|board| board.buses.insert(self.line.bus.clone(), status));
     }
 

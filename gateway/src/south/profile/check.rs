@@ -1,8 +1,8 @@
 //! What can be wrong with a profile beyond its types. Opens nothing; paths start at the profile's root.
 
 use super::{
-    AtStart, EVENTS_PER_PROFILE_MAX, EventRule, PARAMS_PER_EVENT_MAX, POINTS_PER_PROFILE_MAX, Point,
-    PointKind, Profile, Trigger,
+    AtStart, EVENTS_PER_PROFILE_MAX, EventRule, MqttProfile, PARAMS_PER_EVENT_MAX, POINTS_PER_PROFILE_MAX,
+    Point, PointKind, Profile, Trigger,
 };
 use crate::model::check::Problem;
 use crate::model::record::Value;
@@ -19,12 +19,20 @@ impl Profile {
             out.push(Problem::error(&["kind"], format!("{:?} is not a kind", self.kind)).hint(hint));
         }
         text(&mut out, &["title"], &self.title);
-        self.topics(&mut out);
+        match (&self.mqtt, &self.modbus) {
+            (Some(mqtt), None) => self.mqtt_problems(&mut out, mqtt),
+            (None, Some(modbus)) => out.extend(super::modbus::problems(self, modbus)),
+            (None, None) => {
+                let problem = Problem::error(&[], "the profile does not say how the device speaks");
+                out.push(problem.hint("add [mqtt] or [modbus]"));
+            }
+            (Some(_), Some(_)) => {
+                let problem = Problem::error(&["modbus"], "a device speaks MQTT or Modbus, not both");
+                out.push(problem.hint("write two profiles"));
+            }
+        }
         if self.points.len() > POINTS_PER_PROFILE_MAX {
             out.push(Problem::error(&["points"], format!("more than {POINTS_PER_PROFILE_MAX} points")));
-        }
-        for (name, point) in &self.points {
-            check_point(&mut out, name.as_str(), point);
         }
         if self.events.len() > EVENTS_PER_PROFILE_MAX {
             out.push(Problem::error(&["events"], format!("more than {EVENTS_PER_PROFILE_MAX} events")));
@@ -34,36 +42,20 @@ impl Profile {
         }
         if self.points.is_empty()
             && self.events.is_empty()
-            && self.mqtt.as_ref().is_none_or(|mqtt| mqtt.availability.is_none())
+            && self.mqtt.as_ref().is_some_and(|mqtt| mqtt.availability.is_none())
         {
             out.push(Problem::error(&[], "the profile has neither points nor events nor availability"));
         }
         out
     }
 
-    fn topics(&self, out: &mut Vec<Problem>) {
-        let Some(mqtt) = &self.mqtt else {
-            out.push(
-                Problem::error(&[], "the profile does not say how the device speaks").hint("add [mqtt]"),
-            );
-            return;
-        };
-        template(out, &["mqtt", "topic"], &mqtt.topic, false);
-        for filter in &mqtt.ignore {
-            template(out, &["mqtt", "ignore"], filter, true);
+    fn mqtt_problems(&self, out: &mut Vec<Problem>, mqtt: &MqttProfile) {
+        topics(out, mqtt);
+        for (name, point) in &self.points {
+            check_point(out, name.as_str(), point);
         }
-        if let Some(key) = &mqtt.dedup {
-            pointer(out, &["mqtt", "dedup"], key);
-        }
-        let Some(availability) = &mqtt.availability else { return };
-        let path = ["mqtt", "availability"];
-        template(out, &["mqtt", "availability", "topic"], &availability.topic, false);
-        pointer(out, &["mqtt", "availability", "pointer"], &availability.pointer);
-        if availability.topic == mqtt.topic {
-            out.push(Problem::error(&path, "availability comes by the same topic as the messages"));
-        }
-        if availability.online == availability.offline {
-            out.push(Problem::error(&path, "online and offline are the same text"));
+        for (name, rule) in &self.events {
+            check_message_rule(out, name, rule);
         }
     }
 
@@ -74,10 +66,6 @@ impl Profile {
         if !is_event_name(event) {
             let problem = Problem::error(&path, format!("{event:?} is not the name of an event"));
             out.push(problem.hint("write thing.happened in lower case, for example \"button.pressed\""));
-        }
-        pointer(out, &at("pointer"), &rule.pointer);
-        for (param, target) in &rule.params {
-            pointer(out, &["events", name, "params", param], target);
         }
         if rule.params.len() > PARAMS_PER_EVENT_MAX {
             out.push(Problem::error(&at("params"), format!("more than {PARAMS_PER_EVENT_MAX} parameters")));
@@ -112,12 +100,84 @@ impl Profile {
     }
 }
 
+fn topics(out: &mut Vec<Problem>, mqtt: &MqttProfile) {
+    template(out, &["mqtt", "topic"], &mqtt.topic, false);
+    for filter in &mqtt.ignore {
+        template(out, &["mqtt", "ignore"], filter, true);
+    }
+    if let Some(key) = &mqtt.dedup {
+        pointer(out, &["mqtt", "dedup"], key);
+    }
+    let Some(availability) = &mqtt.availability else { return };
+    let path = ["mqtt", "availability"];
+    template(out, &["mqtt", "availability", "topic"], &availability.topic, false);
+    pointer(out, &["mqtt", "availability", "pointer"], &availability.pointer);
+    if availability.topic == mqtt.topic {
+        out.push(Problem::error(&path, "availability comes by the same topic as the messages"));
+    }
+    if availability.online == availability.offline {
+        out.push(Problem::error(&path, "online and offline are the same text"));
+    }
+}
+
+/// What an event's rule says of messages.
+fn check_message_rule(out: &mut Vec<Problem>, name: &str, rule: &EventRule) {
+    match &rule.pointer {
+        Some(text) => pointer(out, &["events", name, "pointer"], text),
+        None => {
+            let problem = Problem::error(&["events", name], "the event does not say which value decides");
+            out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/action\""));
+        }
+    }
+    if rule.point.is_some() {
+        let problem = Problem::error(&["events", name, "point"], "`point` is for devices that speak Modbus");
+        out.push(problem.hint("write `pointer`, a JSON Pointer"));
+    }
+    for (param, target) in &rule.params {
+        pointer(out, &["events", name, "params", param], target);
+    }
+}
+
+/// Keys of a point that only registers have.
+fn check_modbus_keys(out: &mut Vec<Problem>, name: &str, point: &Point) {
+    let written = [
+        ("coil", point.coil.is_some()),
+        ("discrete", point.discrete.is_some()),
+        ("input", point.input.is_some()),
+        ("holding", point.holding.is_some()),
+        ("bit", point.bit.is_some()),
+        ("word_order", point.word_order.is_some()),
+        ("offset", point.offset.is_some()),
+        ("deadband", point.deadband.is_some()),
+        ("heartbeat_s", point.heartbeat_s.is_some()),
+        ("contact", point.contact.is_some()),
+        ("bands", point.bands.is_some()),
+        ("debounce_ms", point.debounce_ms.is_some()),
+        ("write", point.write),
+    ];
+    for (key, _) in written.into_iter().filter(|(_, written)| *written) {
+        let message = format!("`{key}` is for devices that speak Modbus");
+        out.push(Problem::error(&["points", name, key], message).hint("the profile says [mqtt]"));
+    }
+}
+
 fn check_point(out: &mut Vec<Problem>, name: &str, point: &Point) {
     let at = |key| ["points", name, key];
-    pointer(out, &at("pointer"), &point.pointer);
-    let numeric = matches!(point.kind, PointKind::Number | PointKind::Integer);
+    check_modbus_keys(out, name, point);
+    match &point.pointer {
+        Some(text) => pointer(out, &at("pointer"), text),
+        None => {
+            let problem = Problem::error(&["points", name], "the point does not say where its value is");
+            out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/battery\""));
+        }
+    }
+    let numeric = matches!(point.kind, Some(PointKind::Number | PointKind::Integer));
+    if !numeric && !matches!(point.kind, Some(PointKind::Bool | PointKind::Text)) {
+        let problem = Problem::error(&at("type"), "a message's value has one of four types");
+        out.push(problem.hint("write type = \"number\", \"integer\", \"bool\" or \"text\""));
+    }
     if let Some(scale) = point.scale {
-        if point.kind != PointKind::Number {
+        if point.kind != Some(PointKind::Number) {
             out.push(Problem::error(&at("scale"), "only a point of type number has a scale"));
         } else if !scale.is_normal() {
             out.push(Problem::error(&at("scale"), format!("{scale} is no factor")));

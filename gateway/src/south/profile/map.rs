@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
+use super::edge::Edges;
 use super::{AtStart, Availability, EventRule, Profile, Trigger, json, number};
 use crate::model::ids::{BootId, DeviceId};
 use crate::model::limits::RECORD_BODY_BYTES_MAX;
@@ -67,14 +68,7 @@ pub struct Input<'a> {
 /// What is remembered of a device between messages. Lost with the process; [`AtStart`] says what that means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceState {
-    edges: BTreeMap<String, Edge>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Edge {
-    matching: bool,
-    /// Monotonic milliseconds of the last event, or of when the state was learnt.
-    since_mono_ms: u64,
+    edges: Edges,
 }
 
 /// A field that was not taken.
@@ -138,12 +132,12 @@ impl Mapping<'_> {
         }
         self.read_dedup(&document.value);
         for (name, rule) in &self.profile.events {
-            let Some(value) = document.value.pointer(&rule.pointer).filter(|value| !value.is_null()) else {
+            let Some(value) = document.value.pointer(rule.pointer()).filter(|value| !value.is_null()) else {
                 continue;
             };
             match matches(rule, value) {
                 Ok(matching) => self.decide(name, rule, matching, value, &document.value),
-                Err(reason) => self.refuse(reason, &rule.pointer),
+                Err(reason) => self.refuse(reason, rule.pointer()),
             }
         }
         self.values(&document.value);
@@ -167,34 +161,26 @@ impl Mapping<'_> {
     /// Whether the rule's value makes an event now, and what to remember.
     fn decide(&mut self, name: &str, rule: &EventRule, matching: bool, value: &Json, document: &Json) {
         let now_ms = self.input.at.mono_ms;
-        let happened = match rule.trigger {
-            Trigger::Pulse => matching,
-            Trigger::Edge => {
-                let before = self.mapped.state.edges.get(name);
-                let happened = matching && edge_fires(rule, before, now_ms);
-                // What a broker had kept may be the very press that it delivers next: it must not make that one old.
-                if happened && self.input.origin == Origin::Kept && rule.at_start == AtStart::Event {
-                    return self.refuse(Refusal::RetainedDelivery, &rule.pointer);
-                }
-                let since_mono_ms = match before {
-                    Some(before) if !happened && before.matching == matching => before.since_mono_ms,
-                    _ => now_ms,
-                };
-                self.mapped.state.edges.insert(name.to_owned(), Edge { matching, since_mono_ms });
-                happened
-            }
-        };
+        // What a broker had kept may be the very press that it delivers next: it must not make that one old.
+        if self.input.origin == Origin::Kept
+            && rule.at_start == AtStart::Event
+            && rule.trigger == Trigger::Edge
+            && self.mapped.state.edges.would(name, rule, matching, now_ms)
+        {
+            return self.refuse(Refusal::RetainedDelivery, rule.pointer());
+        }
+        let happened = self.mapped.state.edges.decide(name, rule, matching, now_ms);
         if !happened {
             return;
         }
         if self.input.origin == Origin::Kept {
-            return self.refuse(Refusal::RetainedDelivery, &rule.pointer);
+            return self.refuse(Refusal::RetainedDelivery, rule.pointer());
         }
         let mut params = self.params(rule, document);
         if rule.equals.is_none()
             && let Some(Ok(value)) = number::plain(value)
         {
-            let key = rule.pointer.rsplit('/').next().unwrap_or("value");
+            let key = rule.pointer().rsplit('/').next().unwrap_or("value");
             params.entry(key.to_owned()).or_insert(value);
         }
         if let Some(ended) = &rule.clears {
@@ -224,15 +210,15 @@ impl Mapping<'_> {
         let mut samples = Vec::new();
         let mut texts = 0;
         for (name, point) in &self.profile.points {
-            let Some(value) = document.pointer(&point.pointer).filter(|value| !value.is_null()) else {
+            let Some(value) = document.pointer(point.pointer()).filter(|value| !value.is_null()) else {
                 continue;
             };
             match number::take(point, value) {
                 Ok(value) if fits(&value, &mut texts) => {
                     samples.push(self.sample(Sample::good(name.clone(), value, point.unit.clone())));
                 }
-                Ok(_) => self.refuse(Refusal::TextTooLong, &point.pointer),
-                Err(reason) => self.refuse(reason, &point.pointer),
+                Ok(_) => self.refuse(Refusal::TextTooLong, point.pointer()),
+                Err(reason) => self.refuse(reason, point.pointer()),
             }
         }
         if samples.is_empty() {
@@ -301,26 +287,11 @@ impl Mapping<'_> {
     }
 }
 
-/// Whether a value that matches is an event, given what was before.
-fn edge_fires(rule: &EventRule, before: Option<&Edge>, now_ms: u64) -> bool {
-    match before {
-        None => rule.at_start == AtStart::Event,
-        Some(before) if !before.matching => true,
-        Some(before) => rule.rearm_s.is_some_and(|seconds| {
-            now_ms.saturating_sub(before.since_mono_ms) >= u64::from(seconds).saturating_mul(1_000)
-        }),
-    }
-}
-
 /// Whether the value is the rule's; another type than the rule's is a mistake of the device or of the profile.
 fn matches(rule: &EventRule, value: &Json) -> Result<bool, Refusal> {
-    let wanted: &[Value] = match (&rule.equals, &rule.one_of) {
-        (Some(one), _) => std::slice::from_ref(one),
-        (None, Some(many)) => many,
-        (None, None) => {
-            let text = value.as_str().ok_or(Refusal::WrongType)?;
-            return Ok(!is_reset(text));
-        }
+    let Some(wanted) = rule.wanted() else {
+        let text = value.as_str().ok_or(Refusal::WrongType)?;
+        return Ok(!is_reset(text));
     };
     let mut comparable = false;
     for wanted in wanted {

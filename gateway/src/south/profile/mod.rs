@@ -5,8 +5,10 @@
 //! [`POINTS_PER_PROFILE_MAX`] points and [`EVENTS_PER_PROFILE_MAX`] events.
 
 mod check;
+pub(in crate::south) mod edge;
 mod json;
 mod map;
+pub mod modbus;
 mod number;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use crate::model::limits::DRAFTS_PER_MESSAGE_MAX;
 use crate::model::record::{Category, Severity, Text, Value};
 
 pub(in crate::south) use map::TEXTS_BYTES_MAX;
+use modbus::{Bands, Contact, ModbusProfile, WordOrder};
+
 pub use map::{Channel, DeviceState, FieldRefusal, Input, Mapped, Origin, Subject, fuzz_map, map};
 
 /// Points of one profile: all of them travel in one record.
@@ -50,6 +54,8 @@ pub struct Profile {
     pub heartbeat_s: Option<u32>,
     /// How it speaks MQTT.
     pub mqtt: Option<MqttProfile>,
+    /// How it speaks Modbus; a device speaks one of both.
+    pub modbus: Option<ModbusProfile>,
     /// Its values.
     #[serde(default)]
     pub points: BTreeMap<PointName, Point>,
@@ -99,17 +105,33 @@ pub struct Availability {
     pub severity: Option<Severity>,
 }
 
-/// One value of a device.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+/// One value of a device. `pointer` says where it is in an MQTT message; `coil`, `discrete`, `input` or `holding` where
+/// it is in a Modbus device.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
-    /// JSON Pointer (RFC 6901) to the value, for example `/battery`.
-    pub pointer: String,
-    /// Its type; a value of another type is refused and counted.
+    /// JSON Pointer (RFC 6901) to the value, for example `/battery`. MQTT.
+    pub pointer: Option<String>,
+    /// Coil, address from 0. Modbus.
+    pub coil: Option<u16>,
+    /// Discrete input, address from 0. Modbus.
+    pub discrete: Option<u16>,
+    /// Input register, address from 0. Modbus.
+    pub input: Option<u16>,
+    /// Holding register, address from 0. Modbus.
+    pub holding: Option<u16>,
+    /// Bit of the register, 0 is the lowest. Modbus.
+    #[schemars(range(max = 15))]
+    pub bit: Option<u8>,
+    /// Its type; a value of another type is refused and counted. Registers are `u16` if not given.
     #[serde(rename = "type")]
-    pub kind: PointKind,
+    pub kind: Option<PointKind>,
+    /// Order of the bytes in the registers, if not the profile's. Modbus.
+    pub word_order: Option<WordOrder>,
     /// Factor from the device's number to the unit, for numbers only.
     pub scale: Option<f64>,
+    /// Added after scaling. Modbus.
+    pub offset: Option<f64>,
     /// Unit, as in UCUM where it has one: `Cel`, `%`, `V`, `lx`.
     #[schemars(length(min = 1, max = 16))]
     pub unit: Option<String>,
@@ -117,9 +139,24 @@ pub struct Point {
     pub min: Option<f64>,
     /// Largest value that makes sense, after scaling; more is refused and counted.
     pub max: Option<f64>,
+    /// A change of at most this is not told. Modbus.
+    pub deadband: Option<f64>,
+    /// Told again after so long without a change, if not as the profile says. Modbus.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub heartbeat_s: Option<u32>,
+    /// A digital input's wiring: `"no"`: 1 is active (true); `"nc"`: 0 is. Modbus.
+    pub contact: Option<Contact>,
+    /// A loop with an end-of-line resistor: what the number means. The value is then whether it is active. Modbus.
+    pub bands: Option<Bands>,
+    /// The input must hold a new state so long, if not as the profile says. Modbus.
+    #[schemars(range(max = 60_000))]
+    pub debounce_ms: Option<u32>,
+    /// It can be written: an output. Modbus.
+    #[serde(default)]
+    pub write: bool,
 }
 
-/// Type of a point's value.
+/// Type of a point's value. MQTT: number, integer, bool, text. Modbus: bool and those with their width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PointKind {
@@ -127,10 +164,42 @@ pub enum PointKind {
     Number,
     /// A whole number.
     Integer,
-    /// true or false.
+    /// true or false; of a register: whether it is not 0.
     Bool,
     /// Text of at most 1024 bytes.
     Text,
+    /// One register, 0 to 65535.
+    U16,
+    /// One register, with sign.
+    I16,
+    /// Two registers.
+    U32,
+    /// Two registers, with sign.
+    I32,
+    /// Four registers, up to 2^63 - 1.
+    U64,
+    /// Four registers, with sign.
+    I64,
+    /// Two registers, IEEE 754.
+    F32,
+    /// Four registers, IEEE 754.
+    F64,
+}
+
+impl Point {
+    /// The JSON Pointer; the whole message if there is none (`check` refuses that).
+    pub fn pointer(&self) -> &str {
+        self.pointer.as_deref().unwrap_or_default()
+    }
+
+    /// Registers that the value takes; 1 for a bit.
+    pub const fn words(&self) -> u16 {
+        match self.kind {
+            Some(PointKind::U32 | PointKind::I32 | PointKind::F32) => 2,
+            Some(PointKind::U64 | PointKind::I64 | PointKind::F64) => 4,
+            _ => 1,
+        }
+    }
 }
 
 /// When a message means that something happened.
@@ -139,8 +208,10 @@ pub enum PointKind {
 pub struct EventRule {
     /// The event's name if it is not the rule's: several rules may make the same event.
     pub event: Option<String>,
-    /// JSON Pointer to the value that decides.
-    pub pointer: String,
+    /// JSON Pointer to the value that decides. MQTT.
+    pub pointer: Option<String>,
+    /// The point that decides. Modbus.
+    pub point: Option<PointName>,
     /// It happens when the value is this.
     pub equals: Option<Value>,
     /// It happens when the value is one of these. With neither `equals` nor `one_of`, any text that is no reset value
@@ -163,7 +234,7 @@ pub struct EventRule {
     pub severity: Option<Severity>,
     /// For people.
     pub text: Option<Text>,
-    /// Values of the same message that travel with the event: name and JSON Pointer.
+    /// Values of the same message that travel with the event: name and JSON Pointer; for Modbus, name and point.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
 }
@@ -204,6 +275,16 @@ impl EventRule {
     pub fn name<'a>(&'a self, rule: &'a str) -> &'a str {
         self.event.as_deref().unwrap_or(rule)
     }
+
+    /// The JSON Pointer; the whole message if there is none (`check` refuses that).
+    pub fn pointer(&self) -> &str {
+        self.pointer.as_deref().unwrap_or_default()
+    }
+
+    /// The values that it happens at; nothing where any text counts.
+    pub fn wanted(&self) -> Option<&[Value]> {
+        self.equals.as_ref().map(std::slice::from_ref).or(self.one_of.as_deref())
+    }
 }
 
 /// The profiles that come with Gatehouse: name and TOML text. A file of the same name in `profiles_dir` overrides one.
@@ -229,6 +310,13 @@ macro_rules! shipped {
 
 const SHIPPED: &[(&str, &str)] = shipped![
     "json-sensor",
+    "modbus-button",
+    "modbus-contact",
+    "modbus-di16",
+    "modbus-loop-button",
+    "modbus-smoke-panel",
+    "modbus-temp-humidity",
+    "waveshare-io8",
     "z2m-bridge",
     "z2m-button-action",
     "z2m-button-sos",

@@ -10,10 +10,12 @@ use crate::model::refusal::Refusal;
 /// The value of `point`, or why it is none.
 pub(super) fn take(point: &Point, json: &Json) -> Result<Value, Refusal> {
     let value = match (point.kind, json) {
-        (PointKind::Bool, Json::Bool(value)) => Value::Bool(*value),
-        (PointKind::Text, Json::String(text)) => return text_value(text),
-        (PointKind::Integer, Json::Number(number)) => Value::Int(whole(number).ok_or(Refusal::WrongType)?),
-        (PointKind::Number, Json::Number(number)) => {
+        (Some(PointKind::Bool), Json::Bool(value)) => Value::Bool(*value),
+        (Some(PointKind::Text), Json::String(text)) => return text_value(text),
+        (Some(PointKind::Integer), Json::Number(number)) => {
+            Value::Int(whole(number).ok_or(Refusal::WrongType)?)
+        }
+        (Some(PointKind::Number), Json::Number(number)) => {
             let scaled = number.as_f64().ok_or(Refusal::NotFinite)? * point.scale.unwrap_or(1.0);
             if !scaled.is_finite() {
                 return Err(Refusal::NotFinite);

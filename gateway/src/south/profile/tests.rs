@@ -407,3 +407,92 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn mistakes_in_a_modbus_profile_are_all_named() {
+    let text = r#"
+        kind = "panel"
+        title = { zh = "x", en = "x" }
+        [modbus]
+        max_registers = 1
+        [points.a]
+        type = "u32"
+        [points.b]
+        coil = 1
+        bit = 2
+        scale = 2.0
+        [points.c]
+        holding = 1
+        contact = "no"
+        type = "text"
+        [points.d]
+        input = 65535
+        type = "f32"
+        write = true
+        [points.e]
+        input = 1
+        bands = { normal = [0, 10], active = [5, 20] }
+        [points.f]
+        discrete = 0
+        pointer = "/x"
+        [points.g]
+        holding = 3
+        word_order = "CDAB"
+        [events."a.b"]
+        point = "nothing"
+        equals = true
+        trigger = "edge"
+        category = "fire"
+        [events."c.d"]
+        pointer = "/x"
+        trigger = "pulse"
+        category = "fire"
+        params = { x = "none" }
+    "#;
+    let profile: Profile = toml::from_str(text).unwrap();
+    let problems = profile.problems();
+    let mut paths: Vec<String> = problems.iter().map(|problem| problem.path.join("/")).collect();
+    paths.sort();
+    let expected = [
+        "events/a.b/point",
+        "events/c.d",
+        "events/c.d/params/x",
+        "events/c.d/pointer",
+        "events/c.d/trigger",
+        "modbus/max_registers",
+        "points/a",
+        "points/b/bit",
+        "points/b/scale",
+        "points/c/contact",
+        "points/c/type",
+        "points/d",
+        "points/d/write",
+        "points/e/bands",
+        "points/e/bands",
+        "points/f/pointer",
+        "points/g/word_order",
+    ];
+    assert_eq!(paths, expected);
+    let both = text.replace("[modbus]\n", "[mqtt]\ntopic = '{base}/x'\n[modbus]\n");
+    let problems = toml::from_str::<Profile>(&both).unwrap().problems();
+    assert!(problems.iter().any(|problem| problem.message.contains("not both")), "{problems:?}");
+    // And a profile of messages has none of the keys of registers.
+    let mixed = "kind = 'x'\ntitle = { zh = 'x', en = 'x' }\n[mqtt]\ntopic = '{base}/x'\n\
+                 [points.p]\npointer = '/p'\ntype = 'u16'\ncoil = 3\n";
+    let problems = toml::from_str::<Profile>(mixed).unwrap().problems();
+    let paths: Vec<String> = problems.iter().map(|problem| problem.path.join("/")).collect();
+    assert_eq!(paths, ["points/p/coil", "points/p/type"]);
+}
+
+/// docs/devices.md shows whole profiles: each is one that `check` takes.
+#[test]
+fn the_profiles_of_the_documentation_are_without_mistakes() {
+    let page = include_str!("../../../../docs/devices.md");
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let profiles: Vec<&str> = blocks.filter(|block| block.starts_with("kind =")).collect();
+    assert_eq!(profiles.len(), 2);
+    for text in profiles {
+        let profile: Profile = toml::from_str(text).unwrap();
+        assert_eq!(profile.problems(), [], "{text}");
+    }
+}

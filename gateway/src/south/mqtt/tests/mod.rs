@@ -56,7 +56,7 @@ impl Bench {
         let board = Arc::new(Board::new());
         let deps = Deps {
             journal: journal.clone(),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(SystemClock::new(crate::rt::keeper::Evidence::default())),
             metrics: metrics.clone(),
             board: board.clone(),
         };
