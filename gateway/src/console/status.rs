@@ -227,6 +227,7 @@ mod tests {
         let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
         for line in [
             "  lan  broker    connected: nobody",
+            "clock 时钟  2026-06-01T02:46:45Z  trust rtc  source none",
             "  sos-1-1-101  button  heard 0 s ago               0 messages",
             "  th           sensor  not heard yet               0 messages",
             "  p  NOT CONNECTED for 5 s, connection 0",
