@@ -115,10 +115,11 @@ const WALL_TIME: &[&str] = &[
     "north/contract/envelope.rs",
     "north/contract/status.rs",
     "north/link/asking.rs",
-    "rt/chrony.rs",
     "rt/clock.rs",
     "rt/keeper.rs",
     "rt/timesource.rs",
+    // The stamp that fuzzing maps with.
+    "south/profile/map.rs",
     "store/open.rs",
     "store/reader.rs",
     "store/row.rs",
@@ -139,7 +140,7 @@ fn nothing_waits_by_wall_time() {
             continue;
         }
         let text = fs::read_to_string(path).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap();
         let names =
             |word: &str| code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
         assert!(inside == "rt/clock.rs" || !names("SystemTime"), "{inside} reads a clock past rt::clock");
@@ -147,7 +148,9 @@ fn nothing_waits_by_wall_time() {
             named.push(inside);
         }
     }
-    assert_eq!(named, WALL_TIME, "wall time is data: whoever names it stands on this list, with a reason");
+    let strange: Vec<&String> = named.iter().filter(|file| !WALL_TIME.contains(&file.as_str())).collect();
+    assert!(strange.is_empty(), "wall time is data; who names it stands on the list: {strange:?}");
+    assert!(named.len() > 10, "only {} files name wall time: the reader is broken", named.len());
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub struct FakeClock {
 }
 
 /// Seconds since 1970, truly.
+#[expect(clippy::disallowed_methods, reason = "the harness compares the box's time with the machine's")]
 pub fn true_s() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }

@@ -366,6 +366,7 @@ mod tests {
         let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
         for line in [
             "  lan  broker    connected: nobody",
+            "clock 时钟  2026-06-01T02:46:45Z  trust rtc  source none",
             "  field  modbus  /dev/x  3 units, 1 do not answer  70 polls, 2 without answer, 1 faulty",
             "    ! cannot open /dev/x",
             "    ! away",

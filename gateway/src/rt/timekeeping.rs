@@ -75,3 +75,79 @@ impl Timekeeping {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::{Mutex, PoisonError};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::model::clock::ClockSource;
+    use crate::model::journal::Committed;
+    use crate::model::record::Draft;
+    use crate::model::stamp::ClockTrust;
+    use crate::rt::timesource::Places;
+
+    /// A journal that refuses at first.
+    #[derive(Debug, Default)]
+    struct Shaky {
+        refusals: Mutex<u32>,
+        taken: Mutex<Vec<Draft>>,
+    }
+
+    #[async_trait]
+    impl Journal for Shaky {
+        async fn append(&self, drafts: Vec<Draft>, _how: Durability) -> Result<Committed, JournalError> {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if *refusals > 0 {
+                *refusals -= 1;
+                return Err(JournalError::Disk("full".to_owned()));
+            }
+            self.taken.lock().unwrap().extend(drafts);
+            Ok(Committed { last_pos: 1, repeated: 0 })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_for_the_journal_and_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            timesyncd: dir.path().join("synchronized"),
+            chrony_run: dir.path().join("chrony"),
+            chrony: SocketAddr::from(([127, 0, 0, 1], 9)),
+            rtc: dir.path().join("rtc"),
+            vouched: true,
+            guest_without_rtc: false,
+        };
+        let journal = Arc::new(Shaky { refusals: Mutex::new(3), ..Shaky::default() });
+        let (board, metrics) = (Arc::new(Board::new()), Arc::new(Metrics::new()));
+        let mut keeping = Timekeeping {
+            clock: SystemClock::new(places.read(reading())),
+            sources: Sources::new(places),
+            journal: Arc::clone(&journal) as Arc<dyn Journal>,
+            board: Arc::clone(&board),
+            metrics: Arc::clone(&metrics),
+        };
+        let cancel = CancellationToken::new();
+        let run = keeping.run(&cancel);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(30), run).await.is_err(),
+            "it runs until it is stopped"
+        );
+        let taken = journal.taken.lock().unwrap().clone();
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        let change = ClockChange::read(&taken[0].at, &taken[0].body).unwrap();
+        assert_eq!(
+            (change.source, change.at.trust, change.before),
+            (ClockSource::Host, ClockTrust::Rtc, None)
+        );
+        let shown = board.snapshot().clock;
+        assert_eq!((shown.trust, shown.source), (Some(ClockTrust::Rtc), ClockSource::Host));
+        assert!(shown.changed_mono_ms.is_some());
+        let metrics = metrics.render();
+        assert!(metrics.contains("gatehouse_clock_trust 1"), "{metrics}");
+        assert!(metrics.contains("gatehouse_clock_changes_total{source=\"host\"} 1"), "{metrics}");
+    }
+}
