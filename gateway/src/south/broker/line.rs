@@ -92,6 +92,12 @@ impl Line {
         self.metrics.refused(account.name.as_str(), reason);
     }
 
+    fn count_all(&self, account: &Account, reasons: &[Refusal]) {
+        for reason in reasons {
+            self.count(account, *reason);
+        }
+    }
+
     /// Whom the message is about; nobody if it is one of those that are not needed.
     fn route(&self, account: &Account, message: Message<'_>) -> Result<&[(Arc<Device>, Channel)], Refusal> {
         check_topic(message.topic)?;
@@ -170,19 +176,15 @@ impl Line {
         }
         if volatile && message.qos > 0 {
             self.note_heard(targets, &at, message.qos);
-            refusals.into_iter().for_each(|reason| self.count(account, reason));
+            self.count_all(account, &refusals);
             return Verdict::Withheld(Refusal::StoreVolatile);
         }
         // A message of which nothing could be read is refused with its first reason; of another, the fields are.
         if let (true, Some((first, others))) = (empty, refusals.split_first()) {
-            for reason in others {
-                self.count(account, *reason);
-            }
+            self.count_all(account, others);
             return Verdict::Refused(*first);
         }
-        for reason in refusals {
-            self.count(account, reason);
-        }
+        self.count_all(account, &refusals);
         self.note_heard(targets, &at, message.qos);
         Verdict::Taken
     }
