@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::model::cursor::{ClassCursor, Cursors};
+use crate::model::ids::Epoch;
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::limits::{MEMORY_BYTES_MAX, MEMORY_RECORDS_MAX};
 use crate::model::record::{Body, Class, Draft, Record, Severity, Value};
@@ -16,8 +17,9 @@ use crate::rt::board::Board;
 use crate::rt::clock::ManualClock;
 use crate::rt::metrics::Metrics;
 
+use super::super::memory::{Handed, Memory};
 use super::super::testing::{Alarms, clock, event, keyed, open_with, records, telemetry, uplink};
-use super::super::{CommandSlot, Options, Reader, Store, StoreError, Synchronous};
+use super::super::{CommandSlot, Op, Options, Reader, Store, StoreError, Synchronous};
 
 /// Far longer than anything here takes, also on a loaded machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -353,4 +355,46 @@ async fn closing_on_a_lost_disk_tries_it_a_last_time() {
     store.close().await.unwrap();
     let stored = records(&Reader::open(dir.path()).unwrap(), Class::Event);
     assert!(names(&stored).contains(&"1".to_owned()), "{stored:?}");
+}
+
+#[tokio::test]
+async fn a_witness_that_cannot_be_written_loses_the_disk_and_no_uplink() {
+    let house = House::new();
+    let street = uplink("street");
+    let first = house.store.next_conn(&street, 0).await.unwrap();
+    // The file takes pages, and the directory no file.
+    let in_the_way = house.dir.path().join("journal.witness.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let second = house.store.next_conn(&street, 0).await.unwrap();
+    assert!(second > first);
+    house.volatile(house.press(1)).await;
+    std::fs::remove_dir(&in_the_way).unwrap();
+    house.await_health().await;
+    assert!(house.stored(Class::Event).iter().any(|record| said(&record.body) == "1"));
+    assert!(house.store.reader().unwrap().conn_max().unwrap() >= second);
+}
+
+#[test]
+fn what_a_failed_commit_has_left_on_disk_is_not_kept_beside_it() {
+    let (clock, fold) = (clock(), Alarms::default());
+    let mut memory = Memory::new(Epoch(7));
+    memory.begin(40, 0);
+    let drafts = vec![event(&clock, "b1", 1, None), event(&clock, "b1", 2, None)];
+    let bodies: Vec<String> =
+        drafts.iter().map(|draft| super::super::row::encode(&draft.body).unwrap()).collect();
+    let append = |memory: &mut Memory, fold: &mut Alarms| {
+        memory.append((drafts.clone(), &bodies), fold, true, &|_draft| false)
+    };
+    let mut seen = fold.clone();
+    assert_eq!(append(&mut memory, &mut seen), Handed { fresh: 2, repeated: 0, durable: 0 });
+    let on_disk = |n: usize| {
+        let Draft { at, test, body, .. } = drafts[n].clone();
+        Record { pos: 1, epoch: Epoch(1), class: Class::Event, seq: 1, at, test, body }
+    };
+    assert!(memory.found(&on_disk(1), 0), "the fold has seen it");
+    assert!(!memory.found(&on_disk(1), 0), "once");
+    assert_eq!(memory.len(), 1);
+    let [Op::Restore { kept }] = &memory.first_ops(10)[..] else { panic!("one op") };
+    assert_eq!((kept.len(), kept[0].0, said(&kept[0].1.body)), (1, 41, "1".to_owned()), "positions go on");
+    assert_eq!(append(&mut memory, &mut seen), Handed { fresh: 0, repeated: 1, durable: 1 });
 }

@@ -103,7 +103,7 @@ fn bus(
     let journal = Arc::new(FakeJournal::default());
     let deps = Deps {
         journal: Arc::clone(&journal) as Arc<dyn Journal>,
-        clock: Arc::new(SystemClock::new()),
+        clock: Arc::new(SystemClock::new(crate::rt::keeper::Evidence::default())),
         metrics: Arc::new(Metrics::new()),
         board: Arc::new(Board::new()),
     };
