@@ -43,6 +43,8 @@ const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 const PIECES_BEFORE_RELIEF: u32 = 8;
 /// Thinning leaves pages that are a third full at worst: SQLite merges emptier ones.
 const SPARSE_MAX: u64 = 3;
+/// The roots of all tables, and what the small ones hold.
+const SMALL_TABLES_BYTES: u64 = 24 * PAGE_BYTES;
 /// The tables that may be large beside the records.
 const OTHERS: [&str; 3] = ["dedup", "command", "sqlite_autoindex_command_1"];
 
@@ -415,7 +417,7 @@ impl Core {
             return rows;
         }
         let Ok((pages, free)) = self.pages() else { return rows };
-        let others = self.keeper.others.map_or(0, |(bytes, _)| bytes);
+        let others = self.keeper.others.map_or(0, |(bytes, _)| bytes).saturating_add(SMALL_TABLES_BYTES);
         let beside = of(Class::Alarm).saturating_add(of(Class::Event)).saturating_add(others);
         let file = pages.saturating_sub(free).saturating_mul(PAGE_BYTES);
         file.saturating_sub(beside).clamp(rows, rows.saturating_mul(SPARSE_MAX))
