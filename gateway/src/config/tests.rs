@@ -1,5 +1,6 @@
 //! Mistakes of one file, each at its place.
 
+mod external;
 mod files;
 
 use std::fmt::Write as _;

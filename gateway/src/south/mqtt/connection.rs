@@ -351,7 +351,7 @@ async fn tell_session_lost(external: &External) -> Judged {
     let draft = notice::session_lost(&at, &external.line.bus, &external.config.peer().authority());
     let append = external.line.deps.journal.append(vec![draft], Durability::Synced);
     match tokio::time::timeout(external.line.commit_timeout, append).await {
-        Ok(Ok(_)) | Ok(Err(JournalError::Rejected(_))) => {
+        Ok(Ok(_) | Err(JournalError::Rejected(_))) => {
             external.session_lost.store(false, Ordering::SeqCst);
             (Vec::new(), vec![Verdict::Taken])
         }
