@@ -158,7 +158,7 @@ struct Connection<'a> {
     denied: Vec<String>,
 }
 
-impl<'a> Connection<'a> {
+impl Connection<'_> {
     /// CONNACK, the subscriptions' requests, and what a lost session means.
     async fn open(&mut self) -> Result<(), MqttError> {
         let until = Instant::now() + CONNACK_WAIT;
