@@ -67,7 +67,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
                 }));
             }
             BusConfig::Mqtt(mqtt) => {
-                out.extend(peer_problems(&["buses", name.as_str(), "mqtt"], &mqtt.peer()))
+                out.extend(peer_problems(&["buses", name.as_str(), "mqtt"], &mqtt.peer()));
             }
             BusConfig::Modbus(_) => {}
         }

@@ -1,5 +1,6 @@
 //! Mistakes of one file, each at its place.
 
+mod external;
 mod field;
 mod files;
 

@@ -189,7 +189,7 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
 const NO_BROKERS: [&str; 2] = ["modbus", "mqtt"];
 
 /// The names of the embedded brokers, also of those with a mistake in their kind.
-fn broker_names<'v>(view: View<'v>) -> BTreeSet<&'v str> {
+fn broker_names(view: View<'_>) -> BTreeSet<&str> {
     let other = |node: &Node<'_>| {
         node.get_ref().as_table().is_some_and(|table| NO_BROKERS.iter().any(|kind| table.contains_key(*kind)))
     };

@@ -125,7 +125,7 @@ impl Watch {
         at: &Stamp,
         drafts: &[Draft],
     ) -> (Option<Draft>, Change) {
-        let mut change = self.change(Standing::Fresh, at);
+        let mut change = Self::change(Standing::Fresh, at);
         change.spoke = true;
         if !promise.watched() {
             return (None, change);
@@ -153,19 +153,19 @@ impl Watch {
         reachable: bool,
     ) -> (Vec<Draft>, Change) {
         match (reachable, self.standing) {
-            (false, Standing::Offline) => (Vec::new(), self.change(Standing::Offline, at)),
+            (false, Standing::Offline) => (Vec::new(), Self::change(Standing::Offline, at)),
             (false, _) => self.offline(promise, subject, at, "availability"),
             (true, Standing::Offline) => {
                 // Its values stay what they are until it speaks.
                 let standing = if promise.availability_alone { Standing::Fresh } else { Standing::Stale };
-                let change = Change { spoke: true, ..self.change(standing, at) };
+                let change = Change { spoke: true, ..Self::change(standing, at) };
                 (vec![online_event(subject, at, "availability")], change)
             }
             (true, Standing::Unheard) if promise.availability_alone => {
-                let change = Change { spoke: true, ..self.change(Standing::Fresh, at) };
+                let change = Change { spoke: true, ..Self::change(Standing::Fresh, at) };
                 (vec![online_event(subject, at, "first_word")], change)
             }
-            (true, standing) => (Vec::new(), self.change(standing, at)),
+            (true, standing) => (Vec::new(), Self::change(standing, at)),
         }
     }
 
@@ -199,7 +199,7 @@ impl Watch {
             Line::Up => QualityReason::Silent,
             Line::Down => QualityReason::LineFailed,
         };
-        let change = Change { values_stale: true, ..self.change(Standing::Stale, at) };
+        let change = Change { values_stale: true, ..Self::change(Standing::Stale, at) };
         Some((self.stale(subject, at, reason), change))
     }
 
@@ -226,7 +226,7 @@ impl Watch {
         }
     }
 
-    fn change(&self, standing: Standing, at: &Stamp) -> Change {
+    fn change(standing: Standing, at: &Stamp) -> Change {
         Change { standing, now_ms: at.mono_ms, spoke: false, samples: Vec::new(), values_stale: false }
     }
 
@@ -244,7 +244,7 @@ impl Watch {
         params.insert("silent_ms".to_owned(), silent_ms);
         let mut drafts = vec![event(subject, at, "device.offline", promise.severity, params, text)];
         drafts.extend(self.stale(subject, at, QualityReason::Offline));
-        (drafts, Change { values_stale: true, ..self.change(Standing::Offline, at) })
+        (drafts, Change { values_stale: true, ..Self::change(Standing::Offline, at) })
     }
 
     /// The last values that were not told as stale yet, each with its own age: never stamped as new.

@@ -115,17 +115,15 @@ impl Watcher {
                     earliest_ms.map_or(next_ms, |after_ms| next_ms.min(now_ms.saturating_add(after_ms)));
                 let memory = device.memory.lock().await;
                 let at = self.line.deps.clock.now();
-                match memory.watch.silence(&device.promise, &device.subject, &at, line) {
-                    Some((told, change)) => {
-                        drafts.extend(told);
-                        changed.push((device.as_ref(), memory, change));
-                        // It may mean more: a stale device may be offline as well by now.
-                        next_ms = at.mono_ms;
-                    }
-                    None => {
-                        let due_ms = memory.watch.due_ms(&device.promise, line);
-                        next_ms = due_ms.map_or(next_ms, |due_ms| next_ms.min(due_ms));
-                    }
+                let silence = memory.watch.silence(&device.promise, &device.subject, &at, line);
+                if let Some((told, change)) = silence {
+                    drafts.extend(told);
+                    changed.push((device.as_ref(), memory, change));
+                    // It may mean more: a stale device may be offline as well by now.
+                    next_ms = at.mono_ms;
+                } else {
+                    let due_ms = memory.watch.due_ms(&device.promise, line);
+                    next_ms = due_ms.map_or(next_ms, |due_ms| next_ms.min(due_ms));
                 }
             }
             if changed.is_empty() {

@@ -158,7 +158,7 @@ struct Connection<'a> {
     denied: Vec<String>,
 }
 
-impl<'a> Connection<'a> {
+impl Connection<'_> {
     /// CONNACK, the subscriptions' requests, and what a lost session means.
     async fn open(&mut self) -> Result<(), MqttError> {
         let until = Instant::now() + CONNACK_WAIT;
@@ -351,7 +351,7 @@ async fn tell_session_lost(external: &External) -> Judged {
     let draft = notice::session_lost(&at, &external.line.bus, &external.config.peer().authority());
     let append = external.line.deps.journal.append(vec![draft], Durability::Synced);
     match tokio::time::timeout(external.line.commit_timeout, append).await {
-        Ok(Ok(_)) | Ok(Err(JournalError::Rejected(_) | JournalError::Volatile)) => {
+        Ok(Ok(_) | Err(JournalError::Rejected(_) | JournalError::Volatile)) => {
             external.session_lost.store(false, Ordering::SeqCst);
             (Vec::new(), vec![Verdict::Taken])
         }
