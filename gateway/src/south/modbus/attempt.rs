@@ -203,9 +203,11 @@ impl<'a> Attempt<'a> {
         let Some(asked) = field.jobs.get(job) else { return Ok(()) };
         let Some(unit) = field.units.get(asked.unit) else { return Ok(()) };
         let (index, number, request) = (asked.unit, unit.number, asked.block.request());
-        let mut patience = unit.breaker.patience(self.full, field.slowest());
-        if self.failed_in_row >= SUSPECT_AFTER {
-            patience = patience.min(brief(self.full, field.slowest()));
+        let suspect = self.failed_in_row >= SUSPECT_AFTER;
+        let slowest = if suspect || unit.breaker.failures() > 0 { field.slowest() } else { None };
+        let mut patience = unit.breaker.patience(self.full, slowest);
+        if suspect {
+            patience = patience.min(brief(self.full, slowest));
         }
         let began = Instant::now();
         let outcome = self.exchange(wire, number, &request, patience).await?;

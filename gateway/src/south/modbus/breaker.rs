@@ -58,7 +58,7 @@ impl Breaker {
         self.probe_at = None;
         self.backoff.reset();
         // Rises at once, falls slowly.
-        let faded = self.slowest.map(|slowest| slowest - slowest / 16);
+        let faded = self.slowest.map(|slowest| slowest * 15 / 16);
         self.slowest = Some(faded.map_or(took, |faded| faded.max(took)));
     }
 

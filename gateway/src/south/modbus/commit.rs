@@ -192,7 +192,7 @@ impl<'a> Commits<'a> {
             Ok(_) | Err(JournalError::Full | JournalError::Closed) => {}
             // The journal itself tells of its disk, once.
             Err(error @ (JournalError::Disk(_) | JournalError::Volatile)) => {
-                tracing::debug!(bus = %self.setup.bus, %error, "not stored yet")
+                tracing::debug!(bus = %self.setup.bus, %error, "not stored yet");
             }
             Err(error) => tracing::error!(bus = %self.setup.bus, %error, "a reading cannot be stored"),
         }

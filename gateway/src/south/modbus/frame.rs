@@ -124,7 +124,7 @@ impl Request {
                 word(*at);
                 word(count);
                 out.push(u8::try_from(words.len().saturating_mul(2)).unwrap_or(u8::MAX));
-                words.iter().for_each(|value| out.extend(value.to_be_bytes()));
+                out.extend(words.iter().flat_map(|value| value.to_be_bytes()));
             }
         }
         out

@@ -57,7 +57,7 @@ struct Told {
     /// Monotonic milliseconds of the last reading that said so.
     read_ms: u64,
     /// Of the last record.
-    told_ms: u64,
+    record_ms: u64,
 }
 
 /// What an observation comes to.
@@ -164,7 +164,7 @@ impl Mapping<'_> {
             && told.quality == quality
             && told.reason == reason
             && !differs(told.value.as_ref(), value.as_ref(), reading.deadband)
-            && now_ms.saturating_sub(told.told_ms) < heartbeat_ms
+            && now_ms.saturating_sub(told.record_ms) < heartbeat_ms
         {
             told.read_ms = now_ms;
             return;
@@ -177,7 +177,7 @@ impl Mapping<'_> {
             age_ms: 0,
             unit: reading.unit.clone(),
         });
-        let told = Told { value, quality, reason, read_ms: now_ms, told_ms: now_ms };
+        let told = Told { value, quality, reason, read_ms: now_ms, record_ms: now_ms };
         self.mapped.memory.told.insert(index, told);
     }
 

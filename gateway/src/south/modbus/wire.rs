@@ -11,6 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_serial::SerialPortBuilderExt;
@@ -193,12 +194,18 @@ impl Wire {
     /// Waits out the silence. Whatever comes meanwhile, or waits already, was not asked for: the line is not in order.
     async fn settle(&mut self) -> Result<(), Fault> {
         let mut stray = [0; 64];
-        // A moment in the past still looks once at what has arrived.
-        match timeout_at(self.quiet_until, self.port.read(&mut stray)).await {
-            Ok(Ok(0)) => Err(Fault::Before { reason: Refusal::LineFailed, source: Some(closed()) }),
-            Ok(Ok(_bytes)) => Err(Fault::Before { reason: Refusal::FrameLate, source: None }),
-            Ok(Err(error)) => Err(Fault::Before { reason: Refusal::LineFailed, source: Some(error) }),
-            Err(_elapsed) => Ok(()),
+        let read = self.port.read(&mut stray);
+        // A timer in the past would still cost a millisecond: half the polls a second.
+        let came = if Instant::now() >= self.quiet_until {
+            read.now_or_never()
+        } else {
+            timeout_at(self.quiet_until, read).await.ok()
+        };
+        match came {
+            Some(Ok(0)) => Err(Fault::Before { reason: Refusal::LineFailed, source: Some(closed()) }),
+            Some(Ok(_bytes)) => Err(Fault::Before { reason: Refusal::FrameLate, source: None }),
+            Some(Err(error)) => Err(Fault::Before { reason: Refusal::LineFailed, source: Some(error) }),
+            None => Ok(()),
         }
     }
 

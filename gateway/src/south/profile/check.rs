@@ -122,12 +122,11 @@ fn topics(out: &mut Vec<Problem>, mqtt: &MqttProfile) {
 
 /// What an event's rule says of messages.
 fn check_message_rule(out: &mut Vec<Problem>, name: &str, rule: &EventRule) {
-    match &rule.pointer {
-        Some(text) => pointer(out, &["events", name, "pointer"], text),
-        None => {
-            let problem = Problem::error(&["events", name], "the event does not say which value decides");
-            out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/action\""));
-        }
+    if let Some(text) = &rule.pointer {
+        pointer(out, &["events", name, "pointer"], text);
+    } else {
+        let problem = Problem::error(&["events", name], "the event does not say which value decides");
+        out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/action\""));
     }
     if rule.point.is_some() {
         let problem = Problem::error(&["events", name, "point"], "`point` is for devices that speak Modbus");
@@ -164,12 +163,11 @@ fn check_modbus_keys(out: &mut Vec<Problem>, name: &str, point: &Point) {
 fn check_point(out: &mut Vec<Problem>, name: &str, point: &Point) {
     let at = |key| ["points", name, key];
     check_modbus_keys(out, name, point);
-    match &point.pointer {
-        Some(text) => pointer(out, &at("pointer"), text),
-        None => {
-            let problem = Problem::error(&["points", name], "the point does not say where its value is");
-            out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/battery\""));
-        }
+    if let Some(text) = &point.pointer {
+        pointer(out, &at("pointer"), text);
+    } else {
+        let problem = Problem::error(&["points", name], "the point does not say where its value is");
+        out.push(problem.hint("add `pointer`, a JSON Pointer such as \"/battery\""));
     }
     let numeric = matches!(point.kind, Some(PointKind::Number | PointKind::Integer));
     if !numeric && !matches!(point.kind, Some(PointKind::Bool | PointKind::Text)) {

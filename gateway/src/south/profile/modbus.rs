@@ -303,7 +303,7 @@ fn check_rule(out: &mut Vec<Problem>, profile: &Profile, name: &str, rule: &Even
     }
     match &rule.point {
         None => {
-            out.push(Problem::error(&path, "the event does not say which point decides").hint("add `point`"))
+            out.push(Problem::error(&path, "the event does not say which point decides").hint("add `point`"));
         }
         Some(point) if !profile.points.contains_key(point) => {
             out.push(Problem::error(&at("point"), format!("the profile has no point {point:?}")));
