@@ -7,3 +7,4 @@ pub mod clock;
 pub mod echo;
 pub mod metrics;
 pub mod supervise;
+pub mod thread;

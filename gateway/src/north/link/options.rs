@@ -22,8 +22,9 @@ use super::LinkError;
 const KEEP_ALIVE_S: u16 = 10;
 /// DNS, TCP, TLS and CONNACK together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Packet ids that are kept free beside the window: the client must never come to reuse one that is under way.
-const SPARE_PACKET_IDS: u16 = 256;
+/// Packet ids that are kept free beside twice the window: the client must never come to reuse one that is under way. It looks
+/// through all of them at each flush, so there are no more than that.
+const SPARE_PACKET_IDS: u16 = 128;
 /// Largest packet taken from a broker: a message from a platform with its topic and properties.
 const INCOMING_BYTES_MAX: u32 = 64 * 1024;
 const _: () = assert!(INCOMING_BYTES_MAX as usize >= 2 * DOWN_PAYLOAD_BYTES_MAX);
@@ -169,7 +170,7 @@ pub(super) fn options(
         .set_max_packet_size(Some(INCOMING_BYTES_MAX))
         .set_receive_maximum(Some(INCOMING_AT_ONCE))
         .set_outgoing_inflight_upper_limit(
-            config.pacing.inflight.saturating_mul(5).saturating_add(SPARE_PACKET_IDS),
+            config.pacing.inflight.saturating_mul(2).saturating_add(SPARE_PACKET_IDS),
         )
         .set_max_request_batch(16)
         .set_last_will(LastWill::new(will.topic, will.payload.to_vec(), QoS::AtLeastOnce, will.retain, None));

@@ -22,7 +22,7 @@ use crate::sink::Sink;
 /// Devices of the compound, as in the comparison of gateways that the bars come from.
 pub const DEVICES: usize = 50;
 /// Events that one message of the flood makes.
-pub const FLOOD_EVENTS: u64 = 50;
+pub const FLOOD_EVENTS: u64 = 32;
 
 /// A pulse that carries everything it says to the platform, so that both lines deliver the same 250 bytes.
 const PROFILE: &str = r#"
@@ -44,7 +44,7 @@ params = { mark = "/mark", text = "/text" }
 
 /// The pacing of the gateway, opened: reconnection and backlog at once, no limit on the backlog's rate.
 pub const PACING: &str = "reconnect_max_s = 1\nreconnect_critical_max_s = 1\nbacklog_delay_max_s = 0\n\
-                          backlog_per_s = 1000000\ninflight = 1000\n";
+                          backlog_per_s = 1000000\ninflight = 100\n";
 
 /// Settings of the peer beside its addresses: everything that keeps it from losing messages in an outage.
 pub const BRIDGE: &str = "persistence true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
@@ -108,8 +108,10 @@ impl Broker {
     pub async fn run(&mut self) {
         self.spawn();
         let address = self.address;
-        eventually_ok("mosquitto listens", Duration::from_secs(10), async || TcpStream::connect(address).await)
-            .await;
+        eventually_ok("mosquitto listens", Duration::from_secs(10), async || {
+            TcpStream::connect(address).await
+        })
+        .await;
     }
 
     /// SIGTERM, and gone when this returns.
@@ -168,8 +170,10 @@ impl Line {
 
     async fn await_listening(&mut self) {
         let address = self.address();
-        eventually_ok("the line listens", Duration::from_secs(20), async || TcpStream::connect(address).await)
-            .await;
+        eventually_ok("the line listens", Duration::from_secs(20), async || {
+            TcpStream::connect(address).await
+        })
+        .await;
     }
 
     /// Where devices log in.
@@ -234,7 +238,9 @@ fn gateway(platform: SocketAddr) -> Gateway {
     plan.uplinks = vec![Uplink { pacing: PACING.to_owned(), ..Uplink::new("street", &plan.uplinks[0].url) }];
     plan.clients = (0..DEVICES).map(|n| (format!("dev{n:02}"), password(n))).collect();
     for n in 0..DEVICES {
-        for (id, profile, address) in [("button", "bench-button", "button"), ("flood", "bench-flood", "flood")] {
+        for (id, profile, address) in
+            [("button", "bench-button", "button"), ("flood", "bench-flood", "flood")]
+        {
             writeln!(
                 plan.extra,
                 "[devices.{id}-{n:02}]\nprofile = \"{profile}\"\nclient = \"dev{n:02}\"\naddress = \"{address}\"\n\
@@ -255,8 +261,11 @@ fn gateway(platform: SocketAddr) -> Gateway {
 fn flood_profile() -> String {
     let (head, event) = PROFILE.split_once("[events.").expect("the profile has an event");
     let (_, event) = event.split_once("]\n").expect("its table has a name");
-    (0..FLOOD_EVENTS).fold(head.to_owned(), |mut text, n| {
-        write!(text, "[events.\"button.pressed.{n}\"]\n{event}\n").expect("text can be written");
+    let letters = b'a'..=b'z';
+    let names =
+        letters.clone().flat_map(|a| letters.clone().map(move |b| format!("{}{}", a as char, b as char)));
+    names.zip(0..FLOOD_EVENTS).fold(head.to_owned(), |mut text, (name, _)| {
+        write!(text, "[events.\"flood.{name}\"]\n{event}\n").expect("text can be written");
         text
     })
 }

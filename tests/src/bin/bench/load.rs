@@ -129,7 +129,8 @@ impl Fleet {
     /// Sends the run's events on schedule; returns when the last one was written.
     pub async fn offer(&mut self, run: Run) {
         let step = self.devices.len() as u64;
-        let tasks = self.devices.iter_mut().enumerate().map(|(place, device)| device.play(run, place as u64, step));
+        let tasks =
+            self.devices.iter_mut().enumerate().map(|(place, device)| device.play(run, place as u64, step));
         futures_join(tasks.collect()).await;
     }
 

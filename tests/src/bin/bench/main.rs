@@ -20,7 +20,8 @@ use lines::Contender;
 use measures::Spans;
 use report::Findings;
 
-const USAGE: &str = "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start] [--against PROGRAM] [--dry]
+const USAGE: &str =
+    "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start] [--against PROGRAM] [--dry]
 
 --quick     a minute or two instead of ten, and one round
 --rounds    rounds of the measures under load, 3 if not given
@@ -47,7 +48,9 @@ impl Args {
             match word.as_str() {
                 "--quick" => args.quick = true,
                 "--dry" => args.dry = true,
-                "--rounds" => args.rounds = value()?.parse().map_err(|_bad| "--rounds needs a number".to_owned())?,
+                "--rounds" => {
+                    args.rounds = value()?.parse().map_err(|_bad| "--rounds needs a number".to_owned())?
+                }
                 "--only" => args.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--against" => args.against = Some(value()?.into()),
                 _ => return Err(format!("{word:?} is unknown\n{USAGE}")),
@@ -131,9 +134,10 @@ async fn main() {
             Contender::Gateway(_) => spans.outage_events,
             Contender::Bridge => spans.peer_outage_events,
         };
-        for (contender, events, outage) in
-            [(&ours, spans.outage_events, &mut found.ours_outage), (&peer, peer_events, &mut found.peer_outage)]
-        {
+        for (contender, events, outage) in [
+            (&ours, spans.outage_events, &mut found.ours_outage),
+            (&peer, peer_events, &mut found.peer_outage),
+        ] {
             *outage = Some(measures::outage(contender, events).await);
             eprintln!("bench: {}: {outage:.2?}", name(contender));
         }

@@ -15,8 +15,8 @@ use crate::sink::{Seen, Sink};
 const IDLE: Duration = Duration::from_secs(3);
 /// The rates of the ramp, events a second; the last two steps halve the distance to the first that failed.
 const RAMP: [f64; 12] = [
-    4_000.0, 8_000.0, 12_000.0, 16_000.0, 20_000.0, 24_000.0, 28_000.0, 32_000.0, 36_000.0, 40_000.0, 48_000.0,
-    56_000.0,
+    4_000.0, 8_000.0, 12_000.0, 16_000.0, 20_000.0, 24_000.0, 28_000.0, 32_000.0, 36_000.0, 40_000.0,
+    48_000.0, 56_000.0,
 ];
 const HALVINGS: usize = 2;
 /// After the last event of a step was due, this much may pass until nearly all have come.
@@ -228,7 +228,9 @@ pub async fn outage(contender: &Contender, events: u64) -> Outage {
         // One message makes many events, so that a million of them are there within a minute.
         Contender::Gateway(_) => {
             let messages = events.div_ceil(FLOOD_EVENTS);
-            fleet.flood(messages, |topic| (topic.replace("button", "flood"), load::payload(BACKLOG, 0))).await;
+            fleet
+                .flood(messages, |topic| (topic.replace("button", "flood"), load::payload(BACKLOG, 0)))
+                .await;
             messages.div_ceil(crate::lines::DEVICES as u64) * crate::lines::DEVICES as u64 * FLOOD_EVENTS
         }
         Contender::Bridge => {

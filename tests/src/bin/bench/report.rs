@@ -218,7 +218,8 @@ impl Findings {
     /// The table, in Markdown.
     pub fn table(&self) -> String {
         let head = "| measure | bar | gateway | bridge | ratio | |\n|---|---|---|---|---|---|\n".to_owned();
-        self.rows().iter().fold(head, |text, row| text + &row.line())
+        let measured = self.rows().into_iter().filter(|row| row.ours.is_some());
+        measured.fold(head, |text, row| text + &row.line())
     }
 
     /// docs/benchmarks.md.

@@ -59,10 +59,11 @@ impl Seen {
 impl Sink {
     /// Subscribes to everything at QoS 0: the broker does not have to keep accounts of what we have.
     pub async fn start(broker: SocketAddr) -> Self {
-        let mut stream = eventually_ok("the platform's broker listens", Duration::from_secs(10), async || {
-            TcpStream::connect(broker).await
-        })
-        .await;
+        let mut stream =
+            eventually_ok("the platform's broker listens", Duration::from_secs(10), async || {
+                TcpStream::connect(broker).await
+            })
+            .await;
         stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
         let mut connect = Connect::new(Version::V311, "bench-sink");
         connect.keep_alive_s = 0;
