@@ -29,16 +29,6 @@ use super::op::{Answer, Op};
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Under a steady load commits begin at most this often, so that one sync serves several devices: most of what an event
-/// costs at some hundreds a second is the waking up and the sync around it. A press after a pause waits for nothing.
-const COMMIT_EVERY: Duration = Duration::from_millis(2);
-/// So many records are company enough, and do not wait.
-const COMPANY: usize = 8;
-/// After so many commits in a row that waited and served one op only, as one client does that waits for each answer, the
-/// next ones do not wait, until [`ALONE_ROUND`] are over.
-const ALONE_MAX: u8 = 4;
-const ALONE_ROUND: u8 = 20;
-
 /// How often the file's size is looked up for the board, in milliseconds.
 const SIZE_EVERY_MS: u64 = 1_000;
 
@@ -82,8 +72,6 @@ struct Batch {
     since: Option<Instant>,
     /// Somebody waits for it.
     urgent: bool,
-    /// [`COMMIT_EVERY`] after the last commit began; none where nobody would come.
-    not_before: Option<Instant>,
 }
 
 impl Batch {
@@ -118,17 +106,11 @@ impl Batch {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let company = self.urgent && self.weight >= COMPANY;
-        company || self.is_full() || self.hold_until().is_some_and(|until| until <= now)
+        self.urgent || self.is_full() || self.hold_until().is_some_and(|until| until <= now)
     }
 
     fn hold_until(&self) -> Option<Instant> {
-        let since = self.since?;
-        if self.urgent {
-            Some(self.not_before.map_or(since, |not_before| not_before.max(since)))
-        } else {
-            Some(since + Duration::from_millis(JOURNAL_HOLD_MS))
-        }
+        self.since.map(|since| since + Duration::from_millis(JOURNAL_HOLD_MS))
     }
 }
 
@@ -145,8 +127,6 @@ pub(super) struct Writer {
     backoff: Backoff,
     echo: Echo,
     batch: Batch,
-    /// Commits of a single op in a row, modulo [`ALONE_ROUND`].
-    alone: u8,
     sized_mono_ms: Option<u64>,
 }
 
@@ -182,7 +162,6 @@ impl Writer {
             backoff,
             echo: Echo::default(),
             batch: Batch::default(),
-            alone: 0,
             sized_mono_ms: None,
         };
         writer.show(0);
@@ -275,13 +254,10 @@ impl Writer {
 
     /// Commits the batch and answers everyone in it.
     fn commit(&mut self) -> Result<(), StoreError> {
-        let Batch { ops, replies, not_before, .. } = std::mem::take(&mut self.batch);
+        let Batch { ops, replies, .. } = std::mem::take(&mut self.batch);
         if ops.is_empty() {
-            self.batch.not_before = not_before;
             return Ok(());
         }
-        self.alone = if ops.len() > 1 { 0 } else { self.alone.saturating_add(1) % ALONE_ROUND };
-        self.batch.not_before = (self.alone < ALONE_MAX).then(|| Instant::now() + COMMIT_EVERY);
         if let Some(trouble) = &self.trouble {
             let error = trouble.error.clone();
             self.refuse(&ops, replies, &error);
@@ -391,27 +367,5 @@ impl Writer {
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     if reply.send(value).is_err() {
         tracing::debug!("nobody waits for the journal's answer any more");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn batch(since: Instant, weight: usize, not_before: Option<Instant>) -> Batch {
-        Batch { weight, since: Some(since), urgent: true, not_before, ..Batch::default() }
-    }
-
-    #[test]
-    fn under_load_a_commit_waits_a_moment_for_company() {
-        let now = Instant::now();
-        assert!(batch(now, 1, None).is_due(now), "a press after a pause");
-        let next = now + COMMIT_EVERY;
-        assert!(!batch(now, 1, Some(next)).is_due(now), "the last commit has just begun");
-        assert!(batch(now, 1, Some(next)).is_due(next));
-        assert!(batch(now, COMPANY, Some(next)).is_due(now), "company is there");
-        assert_eq!(batch(now, 1, Some(next)).hold_until(), Some(next));
-        let relaxed = Batch { urgent: false, ..batch(now, COMPANY, None) };
-        assert!(!relaxed.is_due(next), "nobody waits for it");
     }
 }

@@ -47,6 +47,12 @@ pub fn device_written_bytes(path: &std::path::Path) -> Option<f64> {
     Some(sectors * 512.0)
 }
 
+/// Tasks that ran or wanted to in the last minute: what else the machine was doing before a run.
+pub fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
 /// The CPU's name and how many of them there are.
 pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

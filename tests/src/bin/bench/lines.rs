@@ -44,7 +44,7 @@ params = { mark = "/mark", text = "/text" }
 
 /// The pacing of the gateway, opened: reconnection and backlog at once, no limit on the backlog's rate.
 pub const PACING: &str = "reconnect_max_s = 1\nreconnect_critical_max_s = 1\nbacklog_delay_max_s = 0\n\
-                          backlog_per_s = 1000000\ninflight = 100\n";
+                          backlog_per_s = 1000000\ninflight = 256\n";
 
 /// Settings of the peer beside its addresses: everything that keeps it from losing messages in an outage.
 pub const BRIDGE: &str = "persistence true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
@@ -118,7 +118,7 @@ impl Broker {
     pub async fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::TERM);
-            process.wait(Duration::from_secs(60)).await;
+            process.wait(Duration::from_mins(1)).await;
         }
     }
 

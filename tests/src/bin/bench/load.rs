@@ -24,7 +24,7 @@ pub const PAYLOAD_BYTES: usize = 250;
 /// How long a device may take to log in.
 const LOGIN_WITHIN: Duration = Duration::from_secs(20);
 /// How long acknowledgements of a run may stay away.
-const ACKS_WITHIN: Duration = Duration::from_secs(60);
+const ACKS_WITHIN: Duration = Duration::from_mins(1);
 
 /// How one device logs in and where it publishes.
 #[derive(Debug, Clone)]

@@ -49,7 +49,7 @@ impl Args {
                 "--quick" => args.quick = true,
                 "--dry" => args.dry = true,
                 "--rounds" => {
-                    args.rounds = value()?.parse().map_err(|_bad| "--rounds needs a number".to_owned())?
+                    args.rounds = value()?.parse().map_err(|_bad| "--rounds needs a number".to_owned())?;
                 }
                 "--only" => args.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--against" => args.against = Some(value()?.into()),

@@ -14,6 +14,8 @@ use crate::measures::{FAST, LIVE, Load, Outage, SLOW, Written};
 #[derive(Debug, Default)]
 pub struct Findings {
     quick: bool,
+    /// Of the machine before the run.
+    load_average: String,
     pub floor: Option<(f64, f64)>,
     pub ours: Vec<Load>,
     pub peer: Vec<Load>,
@@ -141,7 +143,7 @@ impl Row {
 
 impl Findings {
     pub fn new(quick: bool) -> Self {
-        Self { quick, ..Self::default() }
+        Self { quick, load_average: counters::load_average(), ..Self::default() }
     }
 
     fn loads(&self, of: impl Fn(&Load) -> f64) -> (Vec<f64>, Vec<f64>) {
@@ -227,8 +229,9 @@ impl Findings {
         let mut page = String::from(HEAD);
         write!(
             page,
-            "\nMachine: {}. Versions: {}, {}. {} rounds{}. ",
+            "\nMachine: {}; load average before the run {}. Versions: {}, {}. Rounds: {}{}. ",
             counters::machine(),
+            self.load_average,
             gateway_version(),
             mosquitto_version(),
             self.ours.len(),

@@ -8,7 +8,7 @@ use gatehouse_tests::wait::eventually_ok;
 use gatehouse_tests::wire::{self, Connect, Packet, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::load::{MARK, Run};
@@ -34,7 +34,8 @@ struct Heard {
 #[derive(Debug)]
 pub struct Sink {
     heard: Arc<Mutex<Vec<Heard>>>,
-    task: JoinHandle<()>,
+    /// Ends with this.
+    _task: JoinSet<()>,
 }
 
 /// A run as the far end saw it.
@@ -78,8 +79,9 @@ impl Sink {
             }
         }
         let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
-        let task = tokio::spawn(listen(stream, Arc::clone(&heard)));
-        Self { heard, task }
+        let mut task = JoinSet::new();
+        task.spawn(listen(stream, Arc::clone(&heard)));
+        Self { heard, _task: task }
     }
 
     /// From now on events of this run are known.
@@ -107,12 +109,6 @@ impl Sink {
             heard.latencies_us.iter().map(|latency_us| f64::from(*latency_us) / 1_000.0).collect();
         latencies_ms.sort_by(f64::total_cmp);
         Seen { count: heard.count, latencies_ms, first: heard.first, last: heard.last }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
