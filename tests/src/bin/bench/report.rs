@@ -279,3 +279,19 @@ fn first_line(command: &mut Command) -> String {
 const HEAD: &str = include_str!("head.md");
 const MODBUS: &str = include_str!("modbus.md");
 const ABOUT: &str = include_str!("about.md");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_held_by_the_middle_of_the_rounds() {
+        let row = |bar, ours: &[f64]| Row::new("x", "s", bar, ours, &[2.0, 2.0, 4.0]).verdict();
+        assert_eq!(row(Bar::AtMost(2.0), &[1.0, 9.0, 2.0]), "held");
+        assert_eq!(row(Bar::AtMost(1.9), &[1.0, 9.0, 2.0]), "**missed**");
+        // Within each round: 0.5, 1 and 0.5 of the peer.
+        assert_eq!(row(Bar::RatioAtLeast(0.8), &[1.0, 2.0, 2.0]), "**missed**");
+        assert_eq!(row(Bar::RatioAtMost(0.5), &[1.0, 2.0, 2.0]), "held");
+        assert_eq!(row(Bar::AtLeast(1.0), &[]), "not measured");
+    }
+}

@@ -183,3 +183,27 @@ fn mark(body: &[u8], hint: &mut usize) -> Option<(u32, u64)> {
     let (run, k) = text.split_once('-')?;
     Some((run.parse().ok()?, k.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::payload;
+
+    #[test]
+    fn an_event_is_known_again_wherever_its_mark_stands() {
+        let mut hint = 0;
+        for wrap in ["", "{\"data\":{\"params\":", "{\"d\":"] {
+            let body = [wrap.as_bytes(), &payload(7, 123_456)].concat();
+            assert_eq!(mark(&body, &mut hint), Some((7, 123_456)), "{wrap}");
+        }
+        assert_eq!(mark(b"{\"state\":1}", &mut hint), None);
+    }
+
+    #[test]
+    fn frames_are_taken_when_they_are_complete() {
+        let packet = wire::frame(0x30, &[1; 300]);
+        assert_eq!(frame(&packet), Some((3, 300)));
+        assert_eq!(frame(&packet[..302]), None);
+        assert_eq!(frame(&packet[..1]), None);
+    }
+}
