@@ -5,11 +5,12 @@ FUZZ_SECONDS ?= 30
 FUZZ_TARGETS := device_payload down_message config_text topics frames modbus_reply
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test setup lint fmt arm fuzz
+.PHONY: help demo test setup bench lint fmt arm fuzz
 
 help:
 	@echo 'make demo   a small compound at work on this machine, with an outage'
 	@echo 'make test   installs what the tests need, builds, runs every test'
+	@echo 'make bench  speed and size beside a mosquitto bridge; writes docs/benchmarks.md'
 	@echo 'make lint   formatting, clippy without warnings, licences and advisories'
 	@echo 'make arm    the aarch64 binary and its smoke test under qemu'
 	@echo 'make fuzz   each fuzz target for $(FUZZ_SECONDS) s'
@@ -30,6 +31,11 @@ test: setup
 	else \
 	  $(CARGO) test --workspace --locked --no-fail-fast; \
 	fi
+
+# One build for both, so that the gateway is the one that `make demo` builds.
+bench: setup
+	$(CARGO) build --release --locked -p gatehouse -p gatehouse-tests --bins
+	target/release/bench $(BENCH_ARGS)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -62,7 +62,8 @@ pub fn contract_acl(root: &str, gateway: &str, user: &str) -> String {
     )
 }
 
-fn program() -> PathBuf {
+/// Where mosquitto is.
+pub fn program() -> PathBuf {
     let found = PROGRAMS.iter().map(PathBuf::from).find(|path| path.exists());
     found.unwrap_or_else(|| PathBuf::from("mosquitto"))
 }

@@ -69,16 +69,16 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Client { config, args } => finish(client(&config, &args)),
         Command::Run(config) => {
             logging::init(logging::SERVICE);
-            finish(block_on(run::run(&config)))
+            // Broker, uplinks and the journal have threads of their own: what is left is a house that mostly sleeps.
+            finish(block_on(1, run::run(&config)))
         }
         Command::Demo(args) => {
             logging::init(logging::DEMO);
-            finish(block_on(demo::run(args)))
+            finish(block_on(2, demo::run(args)))
         }
-        Command::Status(args) => finish(block_on(status::run(args)).and_then(|text| print(&text))),
-        Command::PlatformCheck(args) => {
-            block_on(async { Ok(platform_check::run(args).await) }).unwrap_or_else(|error| finish(Err(error)))
-        }
+        Command::Status(args) => finish(block_on(1, status::run(args)).and_then(|text| print(&text))),
+        Command::PlatformCheck(args) => block_on(2, async { Ok(platform_check::run(args).await) })
+            .unwrap_or_else(|error| finish(Err(error))),
     }
 }
 
@@ -117,9 +117,9 @@ fn span(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is no time; write 30s, 10m or 2h"))
 }
 
-/// Runs a future on a runtime of its own, which ends with it.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// Runs a future on a runtime of its own with so many threads, which ends with it.
+fn block_on<T>(workers: usize, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     result

@@ -23,6 +23,7 @@ use crate::rt::clock::{self, SharedClock, SystemClock};
 use crate::rt::echo::Echo;
 use crate::rt::metrics::Metrics;
 use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
+use crate::rt::thread::on_own_thread;
 use crate::rt::timekeeping::Timekeeping;
 use crate::rt::timesource::{Places, Sources};
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
@@ -295,7 +296,9 @@ fn spawn_uplink(
         let link = Arc::clone(&link);
         async move {
             unit.running();
-            link.run(unit.cancel).await.map_err(UnitError::from)
+            // It reads the journal; and a new record or a PUBACK wakes one thread, and not one that wakes another.
+            let ended = on_own_thread("uplink", move || async move { link.run(unit.cancel).await }).await;
+            ended.map_err(UnitError::from)?.map_err(UnitError::from)
         }
     });
 }

@@ -11,5 +11,6 @@ pub mod keeper;
 pub mod metrics;
 pub mod mqtt;
 pub mod supervise;
+pub mod thread;
 pub mod timekeeping;
 pub mod timesource;

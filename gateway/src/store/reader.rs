@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::clock::Clocks;
 use crate::model::cursor::Cursors;
@@ -212,9 +212,14 @@ impl Reader {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let run = || {
-            let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Deferred)?;
-            // Dropping it rolls back: after a broken page COMMIT would fail, and there is nothing to commit.
-            query(&tx)
+            // Prepared once: each record of each uplink comes through here, and parsing would cost as much as reading.
+            self.conn.prepare_cached("BEGIN DEFERRED")?.execute([])?;
+            let found = query(&self.conn);
+            // After a broken page COMMIT would fail, and there is nothing to commit; some errors have rolled back already.
+            if !self.conn.is_autocommit() {
+                self.conn.prepare_cached("ROLLBACK")?.execute([])?;
+            }
+            found
         };
         run().map_err(sql("read", &self.path))
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::clock::Clocks;
 use crate::model::ids::{BootId, Epoch, Pos, Seq};
@@ -99,21 +99,22 @@ pub(super) fn insert(
     let class = draft.body.class().as_str();
     let mut statement = conn.prepare_cached(&format!(
         "INSERT INTO {class} (seq, pos, boot, mono_ms, wall_ms, trust, test, category, severity, device, body) \
-         VALUES (:seq, :pos, :boot, :mono_ms, :wall_ms, :trust, :test, :category, :severity, :device, :body)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
     ))?;
-    statement.execute(named_params! {
-        ":seq": int(seq),
-        ":pos": int(pos),
-        ":boot": boot,
-        ":mono_ms": int(draft.at.mono_ms),
-        ":wall_ms": draft.at.wall_ms,
-        ":trust": trust_code(draft.at.trust),
-        ":test": i64::from(draft.test),
-        ":category": draft.body.category().map(Category::as_str),
-        ":severity": severity(&draft.body).map(rank),
-        ":device": draft.body.device().map(|device| device.id.as_str()),
-        ":body": json,
-    })?;
+    // By place: looking names up costs more than binding.
+    statement.execute(params![
+        int(seq),
+        int(pos),
+        boot,
+        int(draft.at.mono_ms),
+        draft.at.wall_ms,
+        trust_code(draft.at.trust),
+        i64::from(draft.test),
+        draft.body.category().map(Category::as_str),
+        severity(&draft.body).map(rank),
+        draft.body.device().map(|device| device.id.as_str()),
+        json,
+    ])?;
     Ok(())
 }
 

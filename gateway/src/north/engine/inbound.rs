@@ -67,6 +67,7 @@ impl Engine {
             stage: Stage::Fresh,
             control: VecDeque::new(),
             underway: BTreeMap::new(),
+            underway_bytes: 0,
             heard_ms: now_ms,
             acknowledged: false,
             bucket,
@@ -100,6 +101,7 @@ impl Engine {
         let now_ms = now.mono_ms;
         let Some(up) = self.up() else { return };
         let Some(underway) = up.underway.remove(&token) else { return };
+        up.underway_bytes = up.underway_bytes.saturating_sub(underway.bytes);
         up.heard_ms = now_ms;
         up.acknowledged = true;
         if code != 0 {
@@ -417,6 +419,7 @@ impl Engine {
         let underway =
             Underway { purpose, at_ms: now_ms, bytes: message.payload.len(), topic: message.topic.clone() };
         if let Some(up) = self.up() {
+            up.underway_bytes = up.underway_bytes.saturating_add(underway.bytes);
             up.underway.insert(token, underway);
         }
         Publish { token, message }

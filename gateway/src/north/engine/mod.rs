@@ -219,6 +219,8 @@ struct Up {
     /// State and snapshot pages not published yet.
     control: VecDeque<(Outgoing, Purpose)>,
     underway: BTreeMap<u64, Underway>,
+    /// Payload bytes of all of `underway`.
+    underway_bytes: usize,
     /// When anything was acknowledged last.
     heard_ms: u64,
     acknowledged: bool,

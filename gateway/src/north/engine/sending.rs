@@ -71,9 +71,8 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn of(up: &Up, inflight: u16) -> Self {
         let slots = usize::from(inflight.min(up.session.receive_max).max(1));
-        let bytes = up.underway.values().map(|underway| underway.bytes).sum();
         let packet_max = usize::try_from(up.session.packet_max).unwrap_or(usize::MAX);
-        Self { slots, used: up.underway.len(), bytes, packet_max }
+        Self { slots, used: up.underway.len(), bytes: up.underway_bytes, packet_max }
     }
 
     pub(super) const fn packet_max(&self) -> usize {
@@ -223,30 +222,27 @@ impl Engine {
             return Ok(Composed::Passed);
         }
         let Some(Read::Record(front)) = stream.ahead.front() else { return Ok(Composed::Passed) };
-        let front = front.clone();
+        let (seq, epoch, gap) = (front.seq, front.epoch, matches!(front.body, Body::Gap(_)));
         let chain = stream.unsent.first().and_then(|range| stream.chain_at(range.from));
-        let previous = previous_of(chain, first, &front, wording, source)?;
+        let previous = previous_of(chain, first, front, wording, source)?;
         let voice = Voice { wording, replay: kind == Kind::Backlog, packet_max, now };
-        let mut batch = batch_of(stream, wording, &front);
+        let mut batch = batch_of(stream, wording, front);
         if self.careful > 0 {
             batch.truncate(1);
         }
         match voice.say(&batch, previous) {
             Ok((message, count)) => {
                 let records: Vec<Seq> = batch.iter().take(count).map(|record| record.seq).collect();
-                let to = records.last().copied().unwrap_or(front.seq);
-                let gap = matches!(front.body, Body::Gap(_));
-                Ok(Composed::Message { message, records, epoch: front.epoch, gap, to })
+                let to = records.last().copied().unwrap_or(seq);
+                Ok(Composed::Message { message, records, epoch, gap, to })
             }
             // Another gap record in its place could not be said either, nor the next one, without end.
-            Err(unsendable) if matches!(front.body, Body::Gap(_)) => {
-                Ok(Composed::GapTooLarge { seq: front.seq, epoch: front.epoch, detail: unsendable.detail })
-            }
+            Err(unsendable) if gap => Ok(Composed::GapTooLarge { seq, epoch, detail: unsendable.detail }),
             Err(unsendable) => {
                 stream.ahead.pop_front();
-                give_up(stream, front.seq);
+                give_up(stream, seq);
                 let Unsendable { reason, detail } = unsendable;
-                Ok(Composed::Lost { seq: front.seq, reason, detail })
+                Ok(Composed::Lost { seq, reason, detail })
             }
         }
     }

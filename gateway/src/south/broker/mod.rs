@@ -18,7 +18,7 @@ mod visits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -58,8 +58,14 @@ const DELIVERIES_MAX: usize = 64;
 /// Publishes of one client without an answer: it handles them one after the other anyway.
 const INFLIGHT_MAX: NonZeroU16 = NonZeroU16::new(64).unwrap();
 
-/// Threads of the broker's runtime: the box has two to four cores, and the journal's writer needs one.
-const WORKERS: usize = 2;
+/// Most threads of the broker's runtime: the box has two to four cores, and the journal's writer and an uplink need one.
+/// On two cores a second one only wakes up to find the work taken (docs/benchmarks.md).
+const WORKERS_MAX: usize = 2;
+
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cores.saturating_sub(1).clamp(1, WORKERS_MAX)
+}
 
 /// Largest packet that rmqtt reads; the door has cut larger ones before.
 #[expect(clippy::cast_possible_truncation, reason = "a constant of 1 MiB")]
@@ -151,8 +157,8 @@ impl Broker {
             tls: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         };
         let inside = Arc::new(self.inside()?);
-        let (_runtime, inner, mut server) = self.start_inner(&inside).await?;
-        let mut doors = self.open_doors(&inside, inner, plain, tls);
+        let (runtime, inner, mut server) = self.start_inner(&inside).await?;
+        let mut doors = self.open_doors(&runtime, &inside, inner, plain, tls);
         self.post(&bound);
         ready(bound);
         let ended = tokio::select! {
@@ -201,7 +207,7 @@ impl Broker {
         inside: &Arc<Inside>,
     ) -> Result<(OwnRuntime, SocketAddr, JoinHandle<String>), BrokerError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WORKERS)
+            .worker_threads(workers())
             .thread_name(format!("broker-{}", self.setup.bus))
             .enable_all()
             .build()
@@ -232,8 +238,11 @@ impl Broker {
         }
     }
 
+    /// Doors work on the broker's own threads: what passes through them mostly stays on one then, and is not handed to
+    /// another and back.
     fn open_doors(
         &self,
+        runtime: &OwnRuntime,
         inside: &Arc<Inside>,
         inner: SocketAddr,
         plain: Option<TcpListener>,
@@ -249,10 +258,10 @@ impl Broker {
         ));
         let mut doors = JoinSet::new();
         if let Some(listener) = plain {
-            doors.spawn(Arc::clone(&door).open(listener, None));
+            runtime.spawn_into(&mut doors, Arc::clone(&door).open(listener, None));
         }
         if let Some((listener, acceptor)) = tls {
-            doors.spawn(door.open(listener, Some(acceptor)));
+            runtime.spawn_into(&mut doors, door.open(listener, Some(acceptor)));
         }
         doors
     }
@@ -319,6 +328,13 @@ impl OwnRuntime {
         match &self.0 {
             Some(runtime) => runtime.spawn(work),
             None => unreachable!("the runtime is taken only by drop"),
+        }
+    }
+
+    /// The same for a task of `tasks`.
+    fn spawn_into(&self, tasks: &mut JoinSet<()>, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            tasks.spawn_on(work, runtime.handle());
         }
     }
 }
