@@ -89,9 +89,9 @@ fn a_device_has_a_unit_on_a_bus_of_its_kind() {
 fn emergencies_without_supervision_and_lines_that_are_too_slow_are_told() {
     let mut field = "[buses.field.modbus]\nserial = \"/dev/s\"\nbaud = 9600\n".to_owned();
     for unit in 1..=30 {
-        field.push_str(&format!(
-            "[devices.b{unit:02}]\nprofile = \"modbus-button\"\nbus = \"field\"\nunit = {unit}\n"
-        ));
+        let name = format!("b{unit:02}");
+        writeln!(field, "[devices.{name}]\nprofile = \"modbus-button\"\nbus = \"field\"\nunit = {unit}")
+            .unwrap();
     }
     let found = told(&field);
     assert_eq!(found.len(), 2, "{found:?}");

@@ -476,7 +476,10 @@ fn mistakes_in_a_modbus_profile_are_all_named() {
     let both = text.replace("[modbus]\n", "[mqtt]\ntopic = '{base}/x'\n[modbus]\n");
     let problems = toml::from_str::<Profile>(&both).unwrap().problems();
     assert!(problems.iter().any(|problem| problem.message.contains("not both")), "{problems:?}");
-    // And a profile of messages has none of the keys of registers.
+}
+
+#[test]
+fn a_profile_of_messages_has_none_of_the_keys_of_registers() {
     let mixed = "kind = 'x'\ntitle = { zh = 'x', en = 'x' }\n[mqtt]\ntopic = '{base}/x'\n\
                  [points.p]\npointer = '/p'\ntype = 'u16'\ncoil = 3\n";
     let problems = toml::from_str::<Profile>(mixed).unwrap().problems();

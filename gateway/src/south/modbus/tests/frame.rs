@@ -145,7 +145,7 @@ proptest! {
         let count = u16::try_from(words.len()).unwrap();
         let request = read(Table::Holding, 0, count);
         let mut frame = vec![1, 3, u8::try_from(words.len() * 2).unwrap()];
-        words.iter().for_each(|word| frame.extend(word.to_be_bytes()));
+        frame.extend(words.iter().flat_map(|word| word.to_be_bytes()));
         frame.extend(crc(&frame.clone()).to_le_bytes());
         prop_assert_eq!(rtu(&request, UNIT_1, &frame), Ok(Parsed::Reply(Reply::Words(words))));
         let at = flip.index(frame.len());

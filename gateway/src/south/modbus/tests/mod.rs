@@ -39,9 +39,8 @@ async fn a_press_arrives_over_each_framing() {
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_devices_at_one_module_are_one_read() {
-    let devices: String = (0..16)
-        .map(|n| format!("[in{n}]\nprofile = 'modbus-button'\nbus = 'field'\nunit = 7\noffset = {n}\n"))
-        .collect();
+    let table = |n| format!("[in{n}]\nprofile = 'modbus-button'\nbus = 'field'\nunit = 7\noffset = {n}\n");
+    let devices = (0..16).map(table).collect::<Vec<_>>().concat();
     let bench = Bench::start(RTU, &devices, 1, 2, |sim| sim.set(7, 2, 12, 1));
     seconds(1.05).await;
     assert!((10..=12).contains(&bench.asked(7)), "{} reads", bench.asked(7));

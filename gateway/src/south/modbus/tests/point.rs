@@ -121,7 +121,7 @@ proptest! {
             prop_assert!(float(&value).is_finite());
         }
         // Too few or too many are never a value.
-        let wrong = if count == 4 { &registers[..3] } else { &registers[..count + 1] };
+        let wrong = if count == 4 { &registers[..3] } else { &registers[..=count] };
         let refused = matches!(reading.decode(Raw::Words(wrong), None), Said::Nothing { .. });
         prop_assert!(refused);
     }
