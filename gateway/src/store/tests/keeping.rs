@@ -61,7 +61,8 @@ async fn a_flood_is_kept_within_its_budget_while_events_are_answered() {
         }
         assert!(Instant::now() < end, "still {telemetry:?}");
     };
-    assert!(most < 2 * MIB, "the budget of 1 MiB was left far behind: {most}");
+    // A house at rest looks once a second: a second of the flood comes before it notices.
+    assert!(most < 4 * MIB, "the budget of 1 MiB was left far behind: {most}");
     let telemetry = &status.classes[&Class::Telemetry];
     assert_eq!(telemetry.budget_bytes, Some(MIB));
     assert!(telemetry.oldest.is_some());
