@@ -63,8 +63,8 @@ impl Field {
             let records = all.iter().filter(|message| message.channel().ends_with("telemetry"));
             let records = records.filter_map(|message| message.json["data"]["records"].as_array());
             let ours = records.flatten().filter(|record| record["device"]["id"] == device);
-            let samples = ours.filter_map(|record| record["samples"].as_array()).flatten();
-            let sample = samples.filter(|sample| sample["point"] == point).last()?;
+            let mut samples = ours.filter_map(|record| record["samples"].as_array()).flatten();
+            let sample = samples.rfind(|sample| sample["point"] == point)?;
             Some((sample["value"].clone(), sample["quality"].as_str()?.to_owned()))
         })
     }

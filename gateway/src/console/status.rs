@@ -225,9 +225,8 @@ impl Status {
             };
             let (id, kind, messages) = (id.as_str(), &device.kind, device.messages);
             write!(out, "  {id:ids$}  {kind:kinds$}  {heard:HEARD_COLUMNS$}  {messages} messages")?;
-            match self.standing(device) {
-                Some(standing) => write!(out, "  {standing}")?,
-                None => {}
+            if let Some(standing) = self.standing(device) {
+                write!(out, "  {standing}")?;
             }
             match &device.trouble {
                 Some(trouble) => writeln!(out, "  last try 上次失败: {trouble}")?,
