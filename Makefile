@@ -5,11 +5,12 @@ FUZZ_SECONDS ?= 30
 FUZZ_TARGETS := device_payload down_message config_text topics frames modbus_reply
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test setup bench lint fmt arm fuzz
+.PHONY: help demo test setup bench disk-demo lint fmt arm fuzz
 
 help:
 	@echo 'make demo   a small compound at work on this machine, with an outage'
 	@echo 'make test   installs what the tests need, builds, runs every test'
+	@echo 'make disk-demo  the demo on a disk that is filled, turned read-only and given back'
 	@echo 'make bench  speed and size beside a mosquitto bridge; writes docs/benchmarks.md'
 	@echo 'make lint   formatting, clippy without warnings, licences and advisories'
 	@echo 'make arm    the aarch64 binary and its smoke test under qemu'
@@ -31,6 +32,9 @@ test: setup
 	else \
 	  $(CARGO) test --workspace --locked --no-fail-fast; \
 	fi
+
+disk-demo: setup
+	tests/disk-demo.sh
 
 # One build for both, so that the gateway is the one that `make demo` builds.
 bench: setup

@@ -118,6 +118,9 @@ const WALL_TIME: &[&str] = &[
     "rt/clock.rs",
     "rt/keeper.rs",
     "rt/timesource.rs",
+    "store/age.rs",
+    "store/forget.rs",
+    "store/memory.rs",
     // The stamp that fuzzing maps with.
     "south/profile/map.rs",
     "store/open.rs",

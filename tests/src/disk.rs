@@ -95,7 +95,8 @@ impl Illness {
 
     /// Makes `dir` subject to the illness in what `command` starts.
     pub fn infect(&self, command: &mut Command, dir: &Path) {
-        command.env("LD_PRELOAD", &self.library).env("SICK_CONTROL", &self.control).env("SICK_DIR", dir);
+        crate::preload::add(command, &self.library);
+        command.env("SICK_CONTROL", &self.control).env("SICK_DIR", dir);
     }
 
     /// `well`, `full`, `readonly`, `broken` or `stall`, from now on.

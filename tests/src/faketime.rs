@@ -56,8 +56,8 @@ impl FakeClock {
 
     /// Puts the clock into a command that is to be started.
     pub fn put_into(&self, command: &mut Command) {
+        crate::preload::add(command, &library());
         command
-            .env("LD_PRELOAD", library())
             .env("FAKETIME_TIMESTAMP_FILE", self.file())
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")

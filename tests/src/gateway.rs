@@ -374,6 +374,12 @@ impl Gateway {
         .await;
     }
 
+    /// The same while it may not be there; none then.
+    pub fn try_status(&self) -> Option<Value> {
+        let output = self.gatehouse(&["status", "--json"]);
+        if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
+    }
+
     /// What `gatehouse status --json` says.
     pub fn status(&self) -> Value {
         let output = self.gatehouse(&["status", "--json"]);

@@ -15,6 +15,7 @@ pub mod mosquitto;
 pub mod pki;
 pub mod platform;
 pub mod ports;
+mod preload;
 pub mod process;
 pub mod proxy;
 pub mod readme;

@@ -57,7 +57,8 @@ async fn a_platform_that_lost_its_storage_gets_again_what_it_had_not_confirmed()
     }
     await_presses(&platform, BUTTON, &(1..=20).collect(), SOON).await;
     // The broker has acknowledged everything, the platform nothing.
-    await_pending(&gateway, |pending| pending == 20, "all wait for a receipt").await;
+    // What the gateway told of its clock waits with them.
+    await_pending(&gateway, |pending| pending >= 20, "all wait for a receipt").await;
     never("delivered without a receipt", Duration::from_secs(2), || {
         let pending = pending_events(&gateway);
         (pending < 20).then_some(pending)

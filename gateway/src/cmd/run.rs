@@ -14,6 +14,7 @@ use super::ConfigArg;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
+use crate::model::clock::Clocks;
 use crate::model::ids::{BusName, ProfileName, UplinkName};
 use crate::model::journal::{JournalError, NoFold};
 use crate::north::config::UplinkConfig;
@@ -113,7 +114,12 @@ impl Daemon {
             board: Arc::new(Board::new()),
         };
         let store = open_store(loaded, &shared)?;
-        clock.recall(store.reader().and_then(|reader| reader.clocks()).context("the journal's clocks")?);
+        // A journal that cannot be read keeps nobody from guarding: the box knows less of the time then.
+        let clocks = store.reader().and_then(|reader| reader.clocks()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what the journal knows of the clock could not be read");
+            Clocks::default()
+        });
+        clock.recall(clocks);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         spawn_house(&mut supervisor, loaded, &shared, &store);
         spawn_timekeeping(&mut supervisor, &clock, places, &shared, &store);

@@ -176,7 +176,8 @@ fn south_problems(view: View<'_>, parts: &Parts) -> Vec<Problem> {
     problems.extend(parts.devices.iter().flat_map(|(id, device)| device.problems(id)));
     for (id, device) in &parts.devices {
         // It would never be heard: whoever speaks at the embedded broker has an account there.
-        if let Some(bus) = device.bus.as_ref().filter(|bus| brokers.contains_key(*bus)) {
+        let mute = device.bus.as_ref().filter(|bus| brokers.contains_key(*bus) && device.unit.is_none());
+        if let Some(bus) = mute {
             let message = format!("the bus {bus:?} is the embedded broker: say which of its clients speaks");
             let problem = Problem::error(&["devices", id.as_str(), "bus"], message);
             problems.push(problem.hint("write client = one of [clients.NAME] instead"));

@@ -23,6 +23,8 @@ const PIECES_URGENT: usize = 4;
 const BREATH: Duration = Duration::from_millis(10);
 /// Before the first look.
 const FIRST: Duration = Duration::from_millis(500);
+/// A house at rest is woken so often by commits that bring a class above its budget.
+const PRESSED_EVERY: Duration = Duration::from_millis(50);
 /// After a piece that failed.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 /// How often the board and the metrics are told, in milliseconds.
@@ -34,6 +36,7 @@ const _: () = assert!(PIECES_URGENT * super::forget::PIECE_ROWS > crate::model::
 #[derive(Debug)]
 pub(super) struct House {
     next_at: Option<Instant>,
+    looked_at: Option<Instant>,
     shown_ms: Option<u64>,
     /// Bytes that were written before this journal was opened, and records stored since.
     written_before: Option<u64>,
@@ -49,6 +52,7 @@ impl Default for House {
     fn default() -> Self {
         Self {
             next_at: Some(Instant::now() + FIRST),
+            looked_at: None,
             shown_ms: None,
             written_before: reserve::written(),
             records: 0,
@@ -110,9 +114,14 @@ impl House {
 impl Writer {
     /// Does what is due of keeping house. Only damage is an error: whatever else fails is tried again later.
     pub(super) fn housekeep(&mut self) -> Result<(), StoreError> {
-        if self.house.next_at.is_some_and(|at| at > Instant::now()) {
+        let now = Instant::now();
+        let due = self.house.next_at.is_none_or(|at| at <= now);
+        let pressed =
+            || self.house.looked_at.is_none_or(|at| now - at >= PRESSED_EVERY) && self.is_above_budget();
+        if !due && !pressed() {
             return Ok(());
         }
+        self.house.looked_at = Some(now);
         let Desk::Open(core) = &mut self.desk else {
             self.house.next_at = Some(Instant::now() + AFTER_ERROR);
             return Ok(());
@@ -145,6 +154,11 @@ impl Writer {
         self.tell_heads();
         self.show_house();
         Ok(())
+    }
+
+    fn is_above_budget(&self) -> bool {
+        let Desk::Open(core) = &self.desk else { return false };
+        Class::ALL.iter().any(|class| core.used(*class) > core.keeper.budgets.bytes[*class])
     }
 
     fn show_house(&mut self) {

@@ -241,7 +241,8 @@ impl Core {
     }
 
     pub(super) fn keep_within(&mut self, budgets: Budgets, uplinks: Vec<UplinkName>) {
-        let reserve = match Reserve::new(&self.dir, budgets.reserve_bytes) {
+        let reserve_max = Disk::of(&self.dir).map_or(u64::MAX, |disk| disk.reserve_max());
+        let reserve = match Reserve::new(&self.dir, budgets.reserve_bytes.min(reserve_max)) {
             Ok(reserve) => Some(reserve),
             Err(error) => {
                 tracing::warn!(%error, "the reserve file cannot be used");

@@ -18,8 +18,11 @@ const RESERVE: &str = "journal.reserve";
 const LOW_SHARE: u64 = 50;
 const LOW_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The WAL grows to this before it is written back (1 000 pages): room that is not there to stay.
-const WAL_BYTES: u64 = 4 * 1024 * 1024;
+/// The WAL grows to this before it is written back: room that is not there to stay.
+const WAL_BYTES: u64 = super::schema::CHECKPOINT_PAGES * super::schema::PAGE_BYTES;
+/// On a small disk the WAL and the reserve count for no more than a share of it.
+const WAL_SHARE: u64 = 8;
+const RESERVE_SHARE: u64 = 4;
 
 /// Zeros written at once where the file system cannot allocate otherwise.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -51,7 +54,13 @@ impl Disk {
     /// Whether there is room again: twice the low mark, the WAL, and what else is to be allocated. So a full disk is not
     /// called full and empty by turns.
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
-        self.free >= self.low().saturating_mul(2).saturating_add(WAL_BYTES).saturating_add(bytes)
+        let wal = WAL_BYTES.min(self.total / WAL_SHARE);
+        self.free >= self.low().saturating_mul(2).saturating_add(wal).saturating_add(bytes)
+    }
+
+    /// The largest reserve that makes sense here.
+    pub(super) const fn reserve_max(&self) -> u64 {
+        self.total / RESERVE_SHARE
     }
 }
 

@@ -34,7 +34,7 @@ const WAL_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The WAL goes into the file after so many pages: SQLite's own 1 000 are reached every two seconds at 500 records a second,
 /// and everyone waits meanwhile. Within [`WAL_KEPT_BYTES`].
-const CHECKPOINT_PAGES: u64 = 3_000;
+pub(super) const CHECKPOINT_PAGES: u64 = 3_000;
 const _: () = assert!(CHECKPOINT_PAGES * (PAGE_BYTES + 64) < WAL_KEPT_BYTES);
 
 /// Files up to this size are read through at each start (a second or two on flash); a larger one only when SQLite has

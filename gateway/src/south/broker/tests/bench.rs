@@ -37,6 +37,8 @@ pub(in crate::south) const VOLATILE: u8 = 3;
 pub(in crate::south) struct FakeJournal {
     pub(in crate::south) mode: AtomicU8,
     kept: Mutex<Vec<(Draft, Durability)>>,
+    /// What was kept while it said "in memory only": known when it is said again.
+    volatile: Mutex<Vec<Draft>>,
 }
 
 #[async_trait]
@@ -47,13 +49,18 @@ impl Journal for FakeJournal {
             HANGS => std::future::pending().await,
             _ => {}
         }
-        let mut kept = self.kept.lock().unwrap();
+        let lost = self.mode.load(Ordering::SeqCst) == VOLATILE;
+        let mut volatile = self.volatile.lock().unwrap();
         for draft in drafts {
-            if !kept.iter().any(|(known, _)| *known == draft) {
-                kept.push((draft, durability));
+            if volatile.contains(&draft) {
+                continue;
             }
+            if lost {
+                volatile.push(draft.clone());
+            }
+            self.kept.lock().unwrap().push((draft, durability));
         }
-        if self.mode.load(Ordering::SeqCst) == VOLATILE {
+        if lost {
             return Err(JournalError::Volatile);
         }
         Ok(Committed { last_pos: 1, repeated: 0 })
