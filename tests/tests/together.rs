@@ -15,8 +15,8 @@ use gatehouse_tests::mosquitto::Mosquitto;
 use gatehouse_tests::platform::Platform;
 use gatehouse_tests::proxy::{Cut, Door, Proxy};
 use gatehouse_tests::site::{LATER, await_presses, press};
-use gatehouse_tests::wait::eventually;
-use gatehouse_tests::{seed, turn};
+use gatehouse_tests::wait::{eventually, eventually_ok};
+use gatehouse_tests::{ports, seed, turn};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
@@ -95,7 +95,6 @@ impl Faults {
             self.slave_lives = !self.slave_lives;
         }
         if self.slave_lives {
-            // There is no unit 2: it is silent all the time.
             self.slave.set(&[(1, 'd', 0, u16::from(rng.bool()))]);
         }
     }
@@ -122,10 +121,12 @@ async fn whatever_comes_together_what_was_acknowledged_is_delivered() {
     let At::Tcp(port) = at else { unreachable!() };
     let slave = Slave::start(folder.path(), at, &[(1, 'd', 0, 0)]).await;
     let mut plan = Plan::new("gw-together", &proxy.url());
-    plan.extra = format!("[buses.field.modbus]\ntcp = \"127.0.0.1:{port}\"\n\n");
-    for unit in [1, 2] {
-        plan.extra +=
-            &format!("[devices.m{unit}]\nprofile = \"modbus-button\"\nbus = \"field\"\nunit = {unit}\n\n");
+    // Nobody is at the end of the second line, ever.
+    for (bus, device, port) in [("field", "m1", port), ("dead", "m2", ports::free().port())] {
+        plan.extra += &format!(
+            "[buses.{bus}.modbus]\ntcp = \"127.0.0.1:{port}\"\n\n[devices.{device}]\nprofile = \"modbus-button\"\n\
+             bus = \"{bus}\"\nunit = 1\n\n"
+        );
     }
     let mut gateway = Gateway::prepare(plan);
     let (illness, clock) = (Illness::prepare(), FakeClock::in_1970());
@@ -155,9 +156,10 @@ async fn whatever_comes_together_what_was_acknowledged_is_delivered() {
     gateway.await_delivered().await;
     let report = platform.look(|messages| gatehouse_tests::audit::audit(messages, "gw-together"));
     report.assert_clean();
-    eventually("the living unit is heard, the dead one is not", LATER, || {
-        let devices = gateway.try_status()?["board"]["devices"].clone();
-        (devices["m1"]["standing"] == "fresh" && devices["m2"]["standing"] != "fresh").then_some(())
+    eventually_ok("the living unit is heard, the dead one is not", LATER, async || {
+        let devices = gateway.status()["board"]["devices"].clone();
+        let well = devices["m1"]["standing"] == "fresh" && devices["m2"]["standing"] != "fresh";
+        if well { Ok(()) } else { Err(format!("{} {}", devices["m1"], devices["m2"])) }
     })
     .await;
     println!("{kills} kills, {} presses acknowledged, none lost", ledger.acknowledged.len());

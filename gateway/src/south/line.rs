@@ -157,6 +157,8 @@ impl Line {
                     );
                     self.count(source.name, *reason);
                 }
+                // The journal itself tells of its disk, once; devices repeat this many times a second.
+                Verdict::Withheld(reason @ Refusal::StoreVolatile) => self.count(source.name, *reason),
                 Verdict::Withheld(reason) => {
                     tracing::warn!(
                         client = source.name,
