@@ -55,6 +55,7 @@ fn gaps(messages: &[Message]) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story from beginning to end")]
 async fn a_platform_that_was_away_gets_every_event_and_is_told_what_is_missing() {
     let _turn = turn::shared();
     let mosquitto = Mosquitto::start().await;
