@@ -49,7 +49,7 @@ impl Ledger {
                         self.next += 1;
                     }
                     Ok(Err(_)) => break,
-                    Err(_) => panic!("press {} was neither acknowledged nor cut off", self.next),
+                    Err(_elapsed) => panic!("press {} was neither acknowledged nor cut off", self.next),
                 }
             }
         }
