@@ -43,14 +43,15 @@ impl Ledger {
                 continue;
             };
             while Instant::now() < until {
-                match timeout(PATIENCE, press(&mut device, BUTTON, self.next)).await {
-                    Ok(Ok(_)) => {
-                        self.acknowledged.insert(self.next);
-                        self.next += 1;
-                    }
-                    Ok(Err(_)) => break,
-                    Err(_elapsed) => panic!("press {} was neither acknowledged nor cut off", self.next),
+                let said = timeout(PATIENCE, press(&mut device, BUTTON, self.next)).await;
+                let said = said.unwrap_or_else(|_elapsed| {
+                    panic!("press {} was neither acknowledged nor cut off", self.next)
+                });
+                if said.is_err() {
+                    break;
                 }
+                self.acknowledged.insert(self.next);
+                self.next += 1;
             }
         }
     }
