@@ -162,6 +162,8 @@ impl Writer {
     }
 
     fn show_house(&mut self) {
+        // Also when nothing is committed any more: a disk that has room again is well.
+        let trouble = self.loss.is_none().then(|| self.house_trouble());
         let Self { desk: Desk::Open(core), house, metrics, board, clock, .. } = self else { return };
         let pos = core.heads().pos();
         let before = house.last_pos.replace(pos).unwrap_or(pos);
@@ -208,6 +210,9 @@ impl Writer {
             store.reserve = reserve;
             store.disk = disk;
             store.written = written;
+            if let Some(trouble) = trouble {
+                store.trouble = trouble;
+            }
         });
     }
 

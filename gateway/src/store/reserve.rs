@@ -215,10 +215,10 @@ mod tests {
         assert_eq!(disk(0, 8_000_000_000).low(), LOW_BYTES_MAX);
         assert_eq!(disk(0, 4_000_000).low(), 80_000);
         assert!(disk(79_999, 4_000_000).is_low() && !disk(80_000, 4_000_000).is_low());
-        let room = 2 * 800_000 + WAL_BYTES + 50_000;
-        assert!(
-            !disk(room - 1, 40_000_000).has_room_for(50_000) && disk(room, 40_000_000).has_room_for(50_000)
-        );
+        for (total, wal) in [(40_000_000, 5_000_000), (400_000_000, WAL_BYTES)] {
+            let room = 2 * disk(0, total).low() + wal + 50_000;
+            assert!(!disk(room - 1, total).has_room_for(50_000) && disk(room, total).has_room_for(50_000));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::actuator::{Write, WriteError, Written};
 use super::breaker::{OFFLINE_AFTER, STALE_AFTER, brief};
 use super::commit::Commits;
 use super::field::Turn;
-use super::frame::{Reply, Request};
+use super::frame::{Framing, Reply, Request};
 use super::memory::Observation;
 use super::point::{Raw, Reading, Said};
 use super::wire::{Fault, Pace, Wire};
@@ -36,6 +36,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often the board is told of the line's counts.
 const POST_EVERY: Duration = Duration::from_secs(1);
+/// How late a reply may be on a line without transaction numbers: radio modems and busy gateways take a second.
+const LATE_MAX: Duration = Duration::from_millis(1_500);
 
 /// Exceptions (Modbus Application Protocol V1.1b3, 7).
 const ILLEGAL_ADDRESS: u8 = 2;
@@ -313,8 +315,11 @@ impl<'a> Attempt<'a> {
         let now = Instant::now();
         self.failed_in_row = self.failed_in_row.saturating_add(1);
         let several = self.state.field.units.len() > 1;
+        // On a line without transaction numbers a late reply looks like the next one: it must have passed by then.
+        let late = reason == Refusal::NoReply && self.pace.framing == Framing::Rtu;
+        let rest = if late { LATE_MAX } else { Duration::ZERO };
         let Some(unit) = self.state.field.units.get_mut(index) else { return };
-        unit.breaker.failed(now);
+        unit.breaker.failed(now, rest);
         let since = *unit.failing_since.get_or_insert(now);
         let (failures, devices, told_offline) =
             (unit.breaker.failures(), unit.devices.clone(), unit.told_offline);

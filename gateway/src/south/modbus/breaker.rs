@@ -62,10 +62,10 @@ impl Breaker {
         self.slowest = Some(faded.map_or(took, |faded| faded.max(took)));
     }
 
-    /// It did not.
-    pub(super) fn failed(&mut self, now: Instant) {
+    /// It did not, and is left alone for `rest` at least.
+    pub(super) fn failed(&mut self, now: Instant, rest: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.probe_at = Some(now + self.backoff.next_delay());
+        self.probe_at = Some(now + self.backoff.next_delay().max(rest));
     }
 
     /// Its line is back: it is asked soon, and what it failed while the line was down does not count.
@@ -112,7 +112,7 @@ mod tests {
             let wait = breaker.patience(full, None);
             spent += wait;
             now += wait;
-            breaker.failed(now);
+            breaker.failed(now, Duration::ZERO);
             probes += 1;
             now = breaker.probe_at().unwrap();
         }
@@ -125,13 +125,13 @@ mod tests {
         let mut breaker = Breaker::new(fastrand::Rng::with_seed(3));
         let full = Duration::from_secs(1);
         breaker.answered(Duration::from_millis(250));
-        breaker.failed(Instant::now());
+        breaker.failed(Instant::now(), Duration::ZERO);
         assert_eq!(breaker.patience(full, None), Duration::from_millis(750));
         breaker.answered(Duration::from_millis(20));
         assert_eq!((breaker.failures(), breaker.probe_at()), (0, None));
         assert_eq!(breaker.patience(full, None), full);
         for _ in 0..8 {
-            breaker.failed(Instant::now());
+            breaker.failed(Instant::now(), Duration::ZERO);
         }
         assert_eq!(breaker.patience(full, None), full, "now and then it gets all of it");
     }
