@@ -174,3 +174,32 @@ async fn south_by_tls_with_a_client_certificate() {
     login.tls = Some(pki.client(None));
     assert!(matches!(Device::connect(&login).await, Err(Refused::Line(_))), "no certificate, and let in");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_uplinks_at_one_broker_do_not_throw_each_other_out() {
+    let _turn = turn::shared();
+    let mosquitto = Mosquitto::start().await;
+    let platform = Platform::start(mosquitto.address(), "#").await;
+    let mut plan = Plan::new("gw-two-roots", "");
+    plan.uplinks = vec![
+        Uplink::new("street", &mosquitto.url()),
+        Uplink::new("city", &mosquitto.url()).extra("root = \"city\""),
+    ];
+    let gateway = Gateway::start(plan).await;
+    let mut device = Device::connect_patiently(&gateway.login()).await;
+    for n in 1..=5 {
+        press(&mut device, BUTTON, n).await.unwrap();
+    }
+    for root in ["gatehouse/", "city/"] {
+        let ours = |message: &gatehouse_tests::platform::Message| {
+            message.topic.starts_with(root) && pressed(message, BUTTON) == Some(5)
+        };
+        platform.await_message(&format!("the last press below {root}"), SOON, ours).await;
+    }
+    gateway.await_delivered().await;
+    let uplinks = gateway.status()["board"]["uplinks"].clone();
+    for name in ["street", "city"] {
+        let uplink = &uplinks[name];
+        assert!(uplink["connected"] == true && uplink["conn"].as_u64() <= Some(2), "{name}: {uplinks}");
+    }
+}

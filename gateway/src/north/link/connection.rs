@@ -131,7 +131,7 @@ pub(super) async fn run_once(shell: &mut Shell, cancel: &CancellationToken) -> R
     let conn = parts.store.next_conn(&parts.uplink, shell.conn_floor).await?;
     let epoch = shell.source.epoch();
     let will = shell.wording.will(conn, epoch, &shell.now());
-    let default_id = format!("gatehouse-{}", parts.gateway);
+    let default_id = format!("gatehouse-{}-{}", parts.gateway, parts.uplink);
     let client_id = parts.config.client_id.as_deref().unwrap_or(&default_id);
     let options = options(&parts.config, client_id, will, &parts.clock)?;
     let requests = usize::from(parts.config.pacing.inflight) + REQUESTS_SPARE;
