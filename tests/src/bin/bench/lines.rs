@@ -233,6 +233,8 @@ fn password(n: usize) -> String {
 /// A gateway with an account and a button for each device, and for each a message that makes many events at once.
 fn gateway(platform: SocketAddr) -> Gateway {
     let mut plan = Plan::new("bench", &format!("mqtt://{platform}"));
+    // A million waiting events are kept, not forgotten for space.
+    plan.gateway = "[gateway.storage]\nevent_mib = 4096\n".to_owned();
     plan.buttons.clear();
     plan.sensors.clear();
     plan.uplinks = vec![Uplink { pacing: PACING.to_owned(), ..Uplink::new("street", &plan.uplinks[0].url) }];
