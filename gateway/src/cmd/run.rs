@@ -401,15 +401,10 @@ fn modbus_of(
         bus: name.clone(),
         config: config.clone(),
         devices: loaded.settings.devices.clone(),
-        profiles: loaded.profiles.iter().map(|(name, p)| (name.clone(), Arc::new(p.clone()))).collect(),
+        profiles: profiles_of(loaded),
     };
-    let deps = modbus::Deps {
-        journal: Arc::new(store.clone()),
-        clock: Arc::clone(&shared.clock),
-        metrics: Arc::clone(&shared.metrics),
-        board: Arc::clone(&shared.board),
-    };
-    modbus::Bus::new(setup, deps).with_context(|| format!("the bus [buses.{name}] could not be set up"))
+    modbus::Bus::new(setup, deps_of(shared, store))
+        .with_context(|| format!("the bus [buses.{name}] could not be set up"))
 }
 
 /// A field bus whose line is down keeps nobody waiting: it is no listener, and READY does not depend on it.

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{BootId, DeviceId, UplinkName};
+use super::ids::{BootId, UplinkName};
 use super::limits::CLOCK_BOOTS_MAX;
-use super::place::Place;
-use super::record::{Body, Category, DeviceRef, Draft, Event, Severity, Text, Value};
+use super::record::{Body, DeviceRef, Draft, Severity, Text, Value};
 use super::stamp::{ClockTrust, Stamp};
 
 /// Name of the event that is a clock record.
@@ -121,25 +120,18 @@ impl ClockChange {
             params.insert("uplink".to_owned(), text(uplink.as_str()));
         }
         let worse = self.before.is_some_and(|before| before.trust > after.trust);
-        let event = Event {
-            device: gateway(),
-            place: Place::default(),
-            category: Category::Device,
-            name: CLOCK_CHANGED.to_owned(),
-            severity: (worse || self.jumped_ms != 0).then_some(Severity::Warning),
-            params,
-            text: Some(Text {
-                zh: format!("时钟:来源 {},可信度 {}", self.source.as_str(), trust_name(after.trust)),
-                en: format!("clock: source {}, trust {}", self.source.as_str(), trust_name(after.trust)),
-            }),
+        let severity = (worse || self.jumped_ms != 0).then_some(Severity::Warning);
+        let text = Text {
+            zh: format!("时钟：来源 {}，可信度 {}", self.source.as_str(), trust_name(after.trust)),
+            en: format!("clock: source {}, trust {}", self.source.as_str(), trust_name(after.trust)),
         };
-        Draft { at: self.at.clone(), test: false, dedup: None, body: Body::Event(Box::new(event)) }
+        Draft::of_gateway(&self.at, None, (CLOCK_CHANGED, severity), params, text)
     }
 
     /// Reads a clock record back; none for any other record.
     pub fn read(at: &Stamp, body: &Body) -> Option<Self> {
         let Body::Event(event) = body else { return None };
-        if event.name != CLOCK_CHANGED || event.device != gateway() {
+        if event.name != CLOCK_CHANGED || event.device != DeviceRef::gateway(None) {
             return None;
         }
         let flag = |name: &str| matches!(event.params.get(name), Some(Value::Bool(true)));
@@ -166,12 +158,6 @@ impl ClockChange {
             uplink: word("uplink").and_then(|name| UplinkName::new(name).ok()),
         })
     }
-}
-
-/// The gateway as a device. No configured device is like it: those have a profile.
-fn gateway() -> DeviceRef {
-    let id = DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
-    DeviceRef { id, kind: "gateway".to_owned(), profile: None, bus: None }
 }
 
 fn text(text: &str) -> Value {

@@ -195,6 +195,16 @@ pub struct DeviceRef {
     pub bus: Option<BusName>,
 }
 
+impl DeviceRef {
+    /// The gateway itself, on whose behalf a bus or a part of the house speaks. No configured device is like it: those
+    /// have a profile.
+    pub fn gateway(bus: Option<&BusName>) -> Self {
+        let id =
+            DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
+        Self { id, kind: "gateway".to_owned(), profile: None, bus: bus.cloned() }
+    }
+}
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -372,6 +382,28 @@ pub struct Draft {
     /// A key that the device sends to mark a repeated message: the second with the same key is not stored.
     pub dedup: Option<String>,
     pub body: Body,
+}
+
+impl Draft {
+    /// What the gateway tells of itself, or of one of its buses.
+    pub fn of_gateway(
+        at: &Stamp,
+        bus: Option<&BusName>,
+        (name, severity): (&str, Option<Severity>),
+        params: BTreeMap<String, Value>,
+        text: Text,
+    ) -> Self {
+        let event = Event {
+            device: DeviceRef::gateway(bus),
+            place: Place::default(),
+            category: Category::Device,
+            name: name.to_owned(),
+            severity,
+            params,
+            text: Some(text),
+        };
+        Self { at: at.clone(), test: false, dedup: None, body: Body::Event(Box::new(event)) }
+    }
 }
 
 /// A record of the journal.

@@ -10,6 +10,8 @@ pub mod echo;
 pub mod keeper;
 pub mod metrics;
 pub mod mqtt;
+#[cfg(test)]
+pub(crate) mod packets;
 pub mod supervise;
 pub mod thread;
 pub mod timekeeping;

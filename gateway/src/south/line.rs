@@ -118,6 +118,14 @@ struct Spoke {
     qos: u8,
 }
 
+impl Held<'_> {
+    /// As if nothing of the batch had been looked at.
+    fn begin_again(&mut self) {
+        self.after = self.memory.clone();
+        self.spoke = None;
+    }
+}
+
 /// The devices of a batch, in the order of their ids, so that two batches cannot wait for each other.
 type Devices<'a> = BTreeMap<&'a DeviceId, (&'a Device, Held<'a>)>;
 
@@ -210,24 +218,18 @@ impl Line {
         let routes: Vec<_> = messages.iter().map(|message| self.route(source, *message)).collect();
         let mut devices = self.hold(routes.iter().flatten().copied()).await?;
         let at = self.deps.clock.now();
-        let mut drafts = Vec::new();
-        let mut passages = Vec::new();
-        for (message, route) in messages.iter().zip(routes) {
-            let from = drafts.len();
-            let mut passage = match (self.said_before(source, *message, &at), route) {
-                (_, Err(reason)) => Passage { refused: Some(reason), ..Passage::default() },
-                (Some((key, said)), Ok(_)) => {
-                    drafts.extend(said);
-                    Passage { owed: Some(key), ..Passage::default() }
-                }
-                (None, Ok(targets)) => pass(&mut devices, targets, *message, &at, &mut drafts),
-            };
-            passage.drafts = from..drafts.len();
-            passages.push(passage);
-        }
+        let (drafts, passages) = self.map_all(source, messages, &routes, &mut devices, &at);
         let reliable = messages.iter().any(|message| message.qos > 0);
-        let said = if reliable { drafts.clone() } else { Vec::new() };
         let kept = self.commit(source, drafts, reliable).await?;
+        // Only what is owed is needed once more: mapping it again is cheaper than a copy of every message's drafts.
+        let said = if kept == Kept::Memory && reliable {
+            for (_, held) in devices.values_mut() {
+                held.begin_again();
+            }
+            self.map_all(source, messages, &routes, &mut devices, &at).0
+        } else {
+            Vec::new()
+        };
         self.settle(devices, &at);
         let verdict = |(message, passage): (&Message<'_>, Passage)| match kept {
             Kept::Memory if message.qos > 0 && passage.refused.is_none() => {
@@ -244,6 +246,33 @@ impl Line {
             }
         };
         Ok(messages.iter().zip(passages).map(verdict).collect())
+    }
+
+    /// What the messages say, in their order.
+    fn map_all(
+        &self,
+        source: Source<'_>,
+        messages: &[Message<'_>],
+        routes: &[Result<Targets<'_>, Refusal>],
+        devices: &mut Devices<'_>,
+        at: &Stamp,
+    ) -> (Vec<Draft>, Vec<Passage>) {
+        let mut drafts = Vec::new();
+        let mut passages = Vec::new();
+        for (message, route) in messages.iter().zip(routes) {
+            let from = drafts.len();
+            let mut passage = match (self.said_before(source, *message, at), route) {
+                (_, Err(reason)) => Passage { refused: Some(*reason), ..Passage::default() },
+                (Some((key, said)), Ok(_)) => {
+                    drafts.extend(said);
+                    Passage { owed: Some(key), ..Passage::default() }
+                }
+                (None, Ok(targets)) => pass(devices, targets, *message, at, &mut drafts),
+            };
+            passage.drafts = from..drafts.len();
+            passages.push(passage);
+        }
+        (drafts, passages)
     }
 
     /// The drafts of a message that is said again because it is in memory only.

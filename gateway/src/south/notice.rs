@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ids::{BusName, DeviceId};
-use crate::model::place::Place;
-use crate::model::record::{Body, Category, DeviceRef, Draft, Event, Severity, Text, Value};
+use crate::model::ids::BusName;
+use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::stamp::Stamp;
 
 /// Longest reason that is stored.
@@ -13,53 +12,37 @@ const REASON_CHARS_MAX: usize = 500;
 /// The broker has forgotten our session: what was published while we were away may be missing.
 pub(super) fn session_lost(at: &Stamp, bus: &BusName, broker: &str) -> Draft {
     let text = Text {
-        zh: "外部 MQTT 服务器丢失了会话,断线期间的消息可能缺失".to_owned(),
+        zh: "外部 MQTT 服务器丢失了会话ï¼断线期间的消息可能缺失".to_owned(),
         en: "the external broker has lost the session; messages sent while it was away may be missing"
             .to_owned(),
     };
-    event(at, bus, "bus.session_lost", Some(Severity::Major), &[("broker", broker)], text)
+    event(at, bus, ("bus.session_lost", Some(Severity::Major)), &[("broker", broker)], text)
 }
 
 /// Nobody on this bus can be heard: one event for all its devices.
 pub(super) fn offline(at: &Stamp, bus: &BusName, reason: &str) -> Draft {
     let text = Text {
-        zh: "总线中断,其上所有设备无法通信".to_owned(),
+        zh: "总线中断ï¼其上所有设备无法通信".to_owned(),
         en: "the bus is down; none of its devices can be heard".to_owned(),
     };
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-    event(at, bus, "bus.offline", Some(Severity::Major), &[("reason", &reason)], text)
+    event(at, bus, ("bus.offline", Some(Severity::Major)), &[("reason", &reason)], text)
 }
 
 /// It works again.
 pub(super) fn online(at: &Stamp, bus: &BusName) -> Draft {
     let text = Text { zh: "总线恢复".to_owned(), en: "the bus works again".to_owned() };
-    event(at, bus, "bus.online", None, &[("clears", "bus.offline")], text)
+    event(at, bus, ("bus.online", None), &[("clears", "bus.offline")], text)
 }
 
 fn event(
     at: &Stamp,
     bus: &BusName,
-    name: &str,
-    severity: Option<Severity>,
+    (name, severity): (&str, Option<Severity>),
     params: &[(&str, &str)],
     text: Text,
 ) -> Draft {
     let mut texts = BTreeMap::from([("bus".to_owned(), Value::Text(bus.as_str().into()))]);
     texts.extend(params.iter().map(|(key, text)| ((*key).to_owned(), Value::Text((*text).into()))));
-    let device = DeviceRef {
-        id: DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}")),
-        kind: "gateway".to_owned(),
-        profile: None,
-        bus: Some(bus.clone()),
-    };
-    let event = Event {
-        device,
-        place: Place::default(),
-        category: Category::Device,
-        name: name.to_owned(),
-        severity,
-        params: texts,
-        text: Some(text),
-    };
-    Draft { at: at.clone(), test: false, dedup: None, body: Body::Event(Box::new(event)) }
+    Draft::of_gateway(at, Some(bus), (name, severity), texts, text)
 }

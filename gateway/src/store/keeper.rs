@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::ids::{Seq, UplinkName};
 use crate::model::record::{Class, Draft};
@@ -23,6 +23,7 @@ use super::heads::PerClass;
 use super::notice;
 use super::op::Op;
 use super::reserve::{Disk, Reserve};
+use super::room::{News, Room};
 use super::row::number;
 use super::schema::PAGE_BYTES;
 use super::thin::Thinning;
@@ -34,19 +35,12 @@ const LOOK_MS: u64 = 1_000;
 const AGAIN_MS: u64 = 60_000;
 /// How often the pages of the small tables are counted.
 const OTHERS_MS: u64 = 3_600_000;
-/// Pages given back to the file system in one go.
-const VACUUM_PAGES: u64 = 128;
-/// The file is made smaller where more than a fourth of it is free, and more than this.
-const FREE_SHARE: u64 = 4;
-const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// On a full disk, pieces forgotten before their room is given back.
-const PIECES_BEFORE_RELIEF: u32 = 8;
+pub(super) const PIECES_BEFORE_RELIEF: u32 = 8;
 /// Thinning leaves pages that are a third full at worst: SQLite merges emptier ones.
 const SPARSE_MAX: u64 = 3;
 /// The roots of all tables, and what the small ones hold.
 const SMALL_TABLES_BYTES: u64 = 24 * PAGE_BYTES;
-/// The tables that may be large beside the records.
-const OTHERS: [&str; 3] = ["dedup", "command", "sqlite_autoindex_command_1"];
 
 /// When to come again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,23 +51,6 @@ pub enum Rest {
     For { ms: u64 },
 }
 
-/// Whether the disk has room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    Enough,
-    /// Since a commit failed for it (`struck`), or since little was left.
-    Full {
-        struck: bool,
-    },
-}
-
-/// What the journal has to say of its disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
-    Full { struck: bool },
-    Room,
-}
-
 /// What was forgotten since the last look, by class and cause.
 pub(super) type Forgotten = BTreeMap<(Class, Cause), u64>;
 
@@ -81,13 +58,13 @@ pub(super) type Forgotten = BTreeMap<(Class, Cause), u64>;
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Somebody gave it budgets.
-    active: bool,
+    pub(super) active: bool,
     pub(super) budgets: Budgets,
     uplinks: Vec<UplinkName>,
     pub(super) reserve: Option<Reserve>,
     pub(super) disk: Option<Disk>,
-    room: Room,
-    news: Option<News>,
+    pub(super) room: Room,
+    pub(super) news: Option<News>,
     pub(super) forgotten: Forgotten,
     calendar: Calendar,
     /// Above its budget, and not yet down at the low mark.
@@ -95,14 +72,14 @@ pub(super) struct Keeper {
     /// What could be dropped lies behind it.
     resume: PerClass<Seq>,
     /// Nothing was found to forget: not before.
-    again_at_ms: PerClass<u64>,
+    pub(super) again_at_ms: PerClass<u64>,
     expiry: PerClass<Survey>,
     expiry_at_ms: PerClass<u64>,
     steps: Vec<Step>,
-    looked_at_ms: Option<u64>,
-    others: Option<(u64, u64)>,
-    sparse: bool,
-    unrelieved: u32,
+    pub(super) looked_at_ms: Option<u64>,
+    pub(super) others: Option<(u64, u64)>,
+    pub(super) sparse: bool,
+    pub(super) unrelieved: u32,
 }
 
 /// One step of thinning.
@@ -158,77 +135,6 @@ impl Keeper {
             others: None,
             sparse: false,
             unrelieved: 0,
-        }
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.room != Room::Enough
-    }
-
-    /// Gives up the reserve, if the error says that the disk is full; whether that made room.
-    pub(super) fn struck(&mut self, error: &StoreError, dir: &std::path::Path) -> bool {
-        let StoreError::Sql { source, .. } = error else { return false };
-        if !self.active {
-            return false;
-        }
-        let full = match source.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => true,
-            // Where the index of the WAL or a journal of the file system cannot grow, the disk is full by another name.
-            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
-                Disk::of(dir).is_some_and(|disk| disk.is_low())
-            }
-            _ => false,
-        };
-        if !full {
-            return false;
-        }
-        if self.room != (Room::Full { struck: true }) {
-            self.room = Room::Full { struck: true };
-            self.news = Some(News::Full { struck: true });
-        }
-        self.again_at_ms = PerClass::default();
-        self.unrelieved = PIECES_BEFORE_RELIEF;
-        let Some(reserve) = &mut self.reserve else { return false };
-        match reserve.release() {
-            Ok(true) => {
-                tracing::error!(bytes = reserve.bytes(), "the disk is full; the reserve is given up");
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::error!(%error, "the disk is full, and the reserve could not be given up");
-                false
-            }
-        }
-    }
-
-    /// Looks whether the disk has room, and makes the reserve where it has.
-    fn look_at_disk(&mut self, dir: &std::path::Path, now: &Stamp) {
-        self.looked_at_ms = Some(now.mono_ms);
-        self.disk = Disk::of(dir);
-        let Some(disk) = self.disk else { return };
-        let wanted = self.reserve.as_ref().filter(|reserve| reserve.is_missing()).map_or(0, Reserve::bytes);
-        match self.room {
-            Room::Enough if disk.is_low() => {
-                self.room = Room::Full { struck: false };
-                self.news = Some(News::Full { struck: false });
-            }
-            Room::Full { .. } if disk.has_room_for(wanted) => {
-                // An entry that was not told yet needs no end.
-                self.news = if self.news.take().is_some() { None } else { Some(News::Room) };
-                self.room = Room::Enough;
-            }
-            Room::Enough | Room::Full { .. } => {}
-        }
-        if self.room == Room::Enough
-            && wanted > 0
-            && disk.has_room_for(wanted)
-            && let Some(reserve) = &mut self.reserve
-        {
-            match reserve.make() {
-                Ok(()) => tracing::info!(bytes = reserve.bytes(), "the reserve is held"),
-                Err(error) => tracing::warn!(%error, "the reserve could not be made"),
-            }
         }
     }
 }
@@ -516,55 +422,6 @@ impl Core {
         }
         let piece = piece(&self.conn, (class, cause), choice, None, (&wants, &borders))?;
         Ok(Found::Piece(Box::new(piece)))
-    }
-
-    /// Pages of the file, and those of them that are free.
-    pub(super) fn pages(&self) -> rusqlite::Result<(u64, u64)> {
-        let pragma = |name: &str| self.conn.pragma_query_value(None, name, |row| row.get(0)).map(number);
-        Ok((pragma("page_count")?, pragma("freelist_count")?))
-    }
-
-    /// Makes the file a little smaller, if it is worth it; false when there is nothing more to gain.
-    fn shrink(&mut self) -> rusqlite::Result<bool> {
-        let (pages, free) = self.pages()?;
-        let full = self.keeper.is_full();
-        let much = free > pages / FREE_SHARE && free.saturating_mul(PAGE_BYTES) > FREE_BYTES_MIN;
-        if free == 0 || !(full || much) {
-            return Ok(false);
-        }
-        {
-            // Each step of the statement moves one page.
-            let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
-        }
-        if full {
-            self.cut_wal()?;
-        }
-        Ok(self.pages()?.1 < free)
-    }
-
-    /// Writes the WAL back and gives its room to the file system. Readers are short, so that this hardly ever waits.
-    fn cut_wal(&self) -> rusqlite::Result<()> {
-        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(()))
-    }
-
-    fn count_others(&mut self, now_ms: u64) -> rusqlite::Result<()> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = TRUE AND name = ?1",
-        )?;
-        let mut bytes: u64 = 0;
-        for table in OTHERS {
-            let table: i64 = statement.query_row([table], |row| row.get(0))?;
-            bytes = bytes.saturating_add(number(table));
-        }
-        self.keeper.others = Some((bytes, now_ms));
-        let thinned: bool = self
-            .conn
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM forgotten WHERE cause LIKE 'thinned%')")?
-            .query_row([], |row| row.get(0))?;
-        self.keeper.sparse |= thinned;
-        Ok(())
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::model::ids::{DeviceId, Epoch};
-use crate::model::place::Place;
-use crate::model::record::{Body, Category, DeviceRef, Draft, Event, Severity, Text, Value};
+use crate::model::ids::Epoch;
+use crate::model::record::{Body, Draft, Severity, Text, Value};
 use crate::model::stamp::Stamp;
 
 /// Longest reason that is stored: an error text of SQLite with its path fits.
@@ -15,7 +14,7 @@ const REASON_CHARS_MAX: usize = 500;
 pub(super) fn reset(at: &Stamp, reason: &str, set_aside: Option<&Path>) -> Draft {
     let kept = set_aside.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let text = Text {
-        zh: "日志文件损坏或缺失ï¼已启用新日志ï¼此前未送达的记录可能缺失".to_owned(),
+        zh: "日志文件损坏或缺失，已启用新日志，此前未送达的记录可能缺失".to_owned(),
         en: "the journal was damaged or missing and a new one was begun; records not delivered before may be missing"
             .to_owned(),
     };
@@ -26,7 +25,7 @@ pub(super) fn reset(at: &Stamp, reason: &str, set_aside: Option<&Path>) -> Draft
 /// The journal is an old copy, or stands on another machine: a new epoch was begun.
 pub(super) fn restored(at: &Stamp, old: Epoch, reason: &str) -> Draft {
     let text = Text {
-        zh: "日志来自旧备份或另一台设备ï¼已启用新纪元".to_owned(),
+        zh: "日志来自旧备份或另一台设备，已启用新纪元".to_owned(),
         en: "the journal is a restored copy or comes from another machine; a new epoch was begun".to_owned(),
     };
     let params = [("reason", Some(cut(reason))), ("old_epoch", Some(old.to_string()))];
@@ -94,20 +93,5 @@ fn event<const N: usize>(
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), Value::Text(value?.into()))))
         .collect();
-    let device = DeviceRef {
-        id: DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}")),
-        kind: "gateway".to_owned(),
-        profile: None,
-        bus: None,
-    };
-    let event = Event {
-        device,
-        place: Place::default(),
-        category: Category::Device,
-        name: name.to_owned(),
-        severity: Some(severity),
-        params,
-        text: Some(text),
-    };
-    Draft { at: at.clone(), test: false, dedup: None, body: Body::Event(Box::new(event)) }
+    Draft::of_gateway(at, None, (name, Some(severity)), params, text)
 }

@@ -4,11 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::cursor::Cursors;
-use crate::model::ids::DeviceId;
-use crate::model::place::Place;
-use crate::model::record::{
-    Body, Category, Class, DeviceRef, Draft, Event, Gap, Record, Severity, Text, Value,
-};
+use crate::model::record::{Body, Class, Draft, Gap, Record, Severity, Text, Value};
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
 use crate::north::contract::{ClassState, StateReason};
@@ -31,22 +27,7 @@ pub(in crate::north) fn gateway_event(
     params: BTreeMap<String, Value>,
     text: Text,
 ) -> Draft {
-    let id = DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("the name is plain: {error}"));
-    let device = DeviceRef { id, kind: "gateway".to_owned(), profile: None, bus: None };
-    Draft {
-        at: at.clone(),
-        test: false,
-        dedup: None,
-        body: Body::Event(Box::new(Event {
-            device,
-            place: Place::default(),
-            category: Category::Device,
-            name: name.to_owned(),
-            severity: Some(severity),
-            params,
-            text: Some(text),
-        })),
-    }
+    Draft::of_gateway(at, None, (name, Some(severity)), params, text)
 }
 
 pub(super) fn is_critical(record: &Record) -> bool {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -101,15 +100,6 @@ pub(super) struct Shell {
     pub(super) dispute_told_ms: Option<u64>,
 }
 
-/// Runs short blocking work without stalling the runtime's other tasks, where the runtime allows it.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        tokio::task::block_in_place(work)
-    } else {
-        work()
-    }
-}
-
 impl Shell {
     pub(super) fn new(
         parts: Parts,
@@ -157,8 +147,8 @@ impl Shell {
     pub(super) async fn step(&mut self) -> Actions {
         let now = self.now();
         let asks_at_ms = self.tend_clock(now.mono_ms);
-        let (engine, source) = (&mut self.engine, &mut self.source);
-        let mut actions = blocking(|| engine.step(&now, source));
+        // Reads the journal: the uplink has its thread to itself.
+        let mut actions = self.engine.step(&now, &mut self.source);
         // Where nothing could be read, nothing is known that could be saved.
         let cursors = actions.save.take().filter(|_| self.source.reader.is_some());
         if let Some(cursors) = cursors
@@ -322,7 +312,7 @@ impl Shell {
             return;
         }
         let (engine, source) = (&mut self.engine, &mut self.source);
-        let result = Box::new(blocking(|| commands::perform(known, command, epoch, engine, source)));
+        let result = Box::new(commands::perform(known, command, epoch, engine, source));
         let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
         self.side.push(
             async move {

@@ -191,7 +191,7 @@ impl<'a> Attempt<'a> {
         }
         let now = Instant::now();
         field.units.iter_mut().for_each(|unit| unit.breaker.line_returned(now));
-        self.commits.line_up(field, line);
+        self.commits.line_up(line);
     }
 
     /// Asks a job and judges whether it is the unit that fails, or the line.
@@ -455,7 +455,7 @@ impl<'a> Attempt<'a> {
         self.posted = now;
         let counts = std::mem::take(&mut self.counts);
         let State { field, line, .. } = &mut *self.state;
-        self.commits.catch_up(field, line);
+        self.commits.catch_up(line);
         let failing = field.units.iter().filter(|unit| unit.breaker.failures() >= OFFLINE_AFTER).count();
         self.bus.deps.board.update(|board| {
             let bus = board.buses.entry(self.bus.setup.bus.clone()).or_default();

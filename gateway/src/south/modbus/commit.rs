@@ -4,7 +4,6 @@
 //! A journal that fails leaves the observation where it is: the next poll tries it again. One that hangs holds up the
 //! device's own news alone, of which [`super::field::WAITING_MAX`] wait.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +18,10 @@ use super::memory::{Mapped, Memory, Observation, map};
 use super::{Deps, Setup};
 use crate::model::ids::DeviceId;
 use crate::model::journal::{Committed, Durability, JournalError};
-use crate::model::place::Place;
-use crate::model::record::{Body, Category, DeviceRef, Draft, Event, Severity, Text, Value};
+use crate::model::record::Body;
 use crate::model::refusal::Refusal;
 use crate::rt::board::Standing;
+use crate::south::notice;
 
 /// A line that is back sooner was never down for anybody: servers are restarted, cables re-plugged.
 const LINE_GRACE: Duration = Duration::from_secs(2);
@@ -226,70 +225,38 @@ impl<'a> Commits<'a> {
         for index in 0..field.devices.len() {
             self.observe(field, index, Observation::Stale { at: at.clone(), reason });
         }
-        self.tell(field, line, true);
+        self.tell(line, true);
     }
 
     /// The line works again; tells it if it was told that it did not.
-    pub(super) fn line_up(&mut self, field: &Field, line: &mut Line) {
+    pub(super) fn line_up(&mut self, line: &mut Line) {
         if line.down.take().is_some() {
             tracing::info!(bus = %self.setup.bus, "the line works again");
         }
-        self.catch_up(field, line);
+        self.catch_up(line);
     }
 
     /// Tells what could not be told before.
-    pub(super) fn catch_up(&mut self, field: &Field, line: &mut Line) {
+    pub(super) fn catch_up(&mut self, line: &mut Line) {
         if line.told && line.down.is_none() {
-            self.tell(field, line, false);
+            self.tell(line, false);
         }
     }
 
-    fn tell(&mut self, field: &Field, line: &mut Line, down: bool) {
+    /// One event for the whole line: thirty devices behind it make no thirty.
+    fn tell(&mut self, line: &mut Line, down: bool) {
         if line.telling {
             return;
         }
         line.telling = true;
         let why = line.down.as_ref().map_or("", |down| down.why.as_str());
-        let draft = self.line_event(down, why, field.devices.len());
+        let (at, bus) = (self.deps.clock.now(), &self.setup.bus);
+        let draft = if down { notice::offline(&at, bus, why) } else { notice::online(&at, bus) };
         let journal = Arc::clone(&self.deps.journal);
         self.under_way.push(Box::pin(async move {
             let result = journal.append(vec![draft], Durability::Synced).await;
             Done::Line { down, result }
         }));
-    }
-
-    /// One event for the whole line: thirty devices behind it make no thirty.
-    fn line_event(&self, down: bool, why: &str, devices: usize) -> Draft {
-        let id =
-            DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
-        let bus = Some(self.setup.bus.clone());
-        let mut params = BTreeMap::from([
-            ("bus".to_owned(), Value::Text(self.setup.bus.as_str().into())),
-            ("devices".to_owned(), Value::Int(i64::try_from(devices).unwrap_or(i64::MAX))),
-        ]);
-        let (name, severity, zh, en) = if down {
-            params.insert("reason".to_owned(), Value::Text(why.into()));
-            (
-                "bus.offline",
-                Some(Severity::Major),
-                "总线中断,其上设备全部失联",
-                "the bus is down, and all devices on it",
-            )
-        } else {
-            params.insert("clears".to_owned(), Value::Text("bus.offline".into()));
-            ("bus.online", None, "总线恢复", "the bus works again")
-        };
-        let event = Event {
-            device: DeviceRef { id, kind: "gateway".to_owned(), profile: None, bus },
-            place: Place::default(),
-            category: Category::Device,
-            name: name.to_owned(),
-            severity,
-            params,
-            text: Some(Text { zh: zh.to_owned(), en: en.to_owned() }),
-        };
-        let body = Body::Event(Box::new(event));
-        Draft { at: self.deps.clock.now(), test: false, dedup: None, body }
     }
 }
 

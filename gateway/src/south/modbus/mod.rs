@@ -38,12 +38,10 @@ use self::config::ModbusConfig;
 use self::field::Field;
 use self::wire::Dialer;
 use super::device::DeviceConfig;
+pub use super::line::Deps;
 use super::profile::Profile;
 use crate::model::ids::{BusName, DeviceId, ProfileName};
-use crate::model::journal::Journal;
-use crate::rt::board::{Board, BusStatus, LineStatus};
-use crate::rt::clock::SharedClock;
-use crate::rt::metrics::Metrics;
+use crate::rt::board::{BusStatus, LineStatus};
 
 pub use self::field::FieldError;
 pub use self::frame::fuzz_reply;
@@ -57,15 +55,6 @@ pub struct Setup {
     /// All devices; those of other buses are left out.
     pub devices: BTreeMap<DeviceId, DeviceConfig>,
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
-}
-
-/// What a bus works with.
-#[derive(Debug, Clone)]
-pub struct Deps {
-    pub journal: Arc<dyn Journal>,
-    pub clock: SharedClock,
-    pub metrics: Arc<Metrics>,
-    pub board: Arc<Board>,
 }
 
 /// Why an attempt ended. The next one may follow after a pause.

@@ -234,7 +234,7 @@ fn password(n: usize) -> String {
 fn gateway(platform: SocketAddr) -> Gateway {
     let mut plan = Plan::new("bench", &format!("mqtt://{platform}"));
     // A million waiting events are kept, not forgotten for space.
-    plan.gateway = "[gateway.storage]\nevent_mib = 4096\n".to_owned();
+    plan.gateway.push_str("[gateway.storage]\nevent_mib = 4096\n");
     plan.buttons.clear();
     plan.sensors.clear();
     plan.uplinks = vec![Uplink { pacing: PACING.to_owned(), ..Uplink::new("street", &plan.uplinks[0].url) }];

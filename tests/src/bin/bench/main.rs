@@ -5,6 +5,7 @@
 //! ratios within a run mean something, milliseconds only beside the harness's own floor, which is measured too.
 
 mod counters;
+mod field;
 mod lines;
 mod load;
 mod measures;
@@ -21,7 +22,7 @@ use measures::Spans;
 use report::Findings;
 
 const USAGE: &str =
-    "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start] [--against PROGRAM] [--dry]
+    "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start,modbus] [--against PROGRAM] [--dry]
 
 --quick     a minute or two instead of ten, and one round
 --rounds    rounds of the measures under load, 3 if not given
@@ -122,6 +123,15 @@ async fn main() {
             found.peer_start_ms.push(measures::start_ms(&peer).await);
         }
         eprintln!("bench: start in ms: {:.0?}, peer {:.0?}", found.ours_start_ms, found.peer_start_ms);
+    }
+    if args.wants("modbus") {
+        found.polls_per_s = Some(field::polls_per_s(100, &[], spans.trickle).await);
+        found.polls_beside_silent_per_s =
+            Some(field::polls_per_s(1_000, &field::SILENT, spans.trickle).await);
+        eprintln!(
+            "bench: Modbus polls/s: {:.1?}, {:.1?}",
+            found.polls_per_s, found.polls_beside_silent_per_s
+        );
     }
     if args.wants("trickle") {
         for (contender, written) in [(&ours, &mut found.ours_written), (&peer, &mut found.peer_written)] {

@@ -6,6 +6,7 @@ use std::process::Command;
 use gatehouse_tests::{gateway, mosquitto};
 
 use crate::counters;
+use crate::field;
 use crate::lines::{BRIDGE, DEVICES, PACING};
 use crate::load::PAYLOAD_BYTES;
 use crate::measures::{FAST, LIVE, Load, Outage, SLOW, Written};
@@ -23,6 +24,10 @@ pub struct Findings {
     pub peer_start_ms: Vec<f64>,
     pub ours_written: Option<Written>,
     pub peer_written: Option<Written>,
+    /// [`field::UNITS`] at 100 ms.
+    pub polls_per_s: Option<f64>,
+    /// The same units at 1 s, some of them silent.
+    pub polls_beside_silent_per_s: Option<f64>,
     pub ours_outage: Option<Outage>,
     pub peer_outage: Option<Outage>,
 }
@@ -214,6 +219,15 @@ impl Findings {
             &self.ours_start_ms,
             &self.peer_start_ms,
         ));
+        let figures = |polls: Option<f64>| polls.into_iter().collect::<Vec<_>>();
+        let polls = |what: &str, bar, polls| Row::new(what, "1/s", Bar::AtLeast(bar), &figures(polls), &[]);
+        let units = field::UNITS;
+        rows.push(polls(&format!("Modbus TCP polls, {units} units at 100 ms"), 990.0, self.polls_per_s));
+        rows.push(polls(
+            &format!("the same at 1 s, {} of them silent", field::SILENT.len()),
+            95.0,
+            self.polls_beside_silent_per_s,
+        ));
         rows
     }
 
@@ -249,7 +263,6 @@ impl Findings {
         }
         page.push_str("\n\n");
         page.push_str(&self.table());
-        page.push_str(MODBUS);
         let about = ABOUT
             .replace("{devices}", &DEVICES.to_string())
             .replace("{bytes}", &PAYLOAD_BYTES.to_string())
@@ -277,7 +290,6 @@ fn first_line(command: &mut Command) -> String {
 }
 
 const HEAD: &str = include_str!("head.md");
-const MODBUS: &str = include_str!("modbus.md");
 const ABOUT: &str = include_str!("about.md");
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use rumqttc::tokio_rustls::TlsAcceptor;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::rt::packets::{packet, read_packet};
 
 /// What the broker does with a publish.
 #[derive(Debug, Clone, Copy)]
@@ -135,43 +137,11 @@ impl Broker {
     }
 }
 
-fn length(mut length: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = u8::try_from(length % 128).unwrap();
-        length /= 128;
-        bytes.push(if length > 0 { low | 0x80 } else { low });
-        if length == 0 {
-            return bytes;
-        }
-    }
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    [&[first], length(body.len()).as_slice(), body].concat()
-}
-
 /// At `QoS` 0: what comes to the gateway is not what is tested here.
 fn publish(topic: &str, payload: &str, retain: bool) -> Vec<u8> {
     let topic_length = u16::try_from(topic.len()).unwrap().to_be_bytes();
     let body = [&topic_length, topic.as_bytes(), &[0], payload.as_bytes()].concat();
     packet(0x30 | u8::from(retain), &body)
-}
-
-async fn read_packet(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
-    let first = stream.read_u8().await?;
-    let (mut length, mut shift) = (0_usize, 0);
-    loop {
-        let byte = stream.read_u8().await?;
-        length |= usize::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    Ok((first, body))
 }
 
 async fn serve(

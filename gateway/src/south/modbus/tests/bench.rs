@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use crate::model::ids::BootId;
-use crate::model::journal::{Committed, Durability, JournalError};
+use crate::model::journal::{Committed, Durability, Journal, JournalError};
 use crate::model::record::{Body, Draft, Value};
 use crate::model::refusal::Refusal;
 use crate::model::stamp::{ClockTrust, Stamp};
+use crate::rt::board::Board;
 use crate::rt::clock::Clock;
+use crate::rt::metrics::Metrics;
 use crate::south::profile::shipped_profiles;
 
 /// How a slave behaves.
