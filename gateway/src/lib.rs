@@ -7,6 +7,7 @@ pub mod config;
 pub mod console;
 pub mod model;
 pub mod north;
+pub mod pipeline;
 pub mod rt;
 pub mod south;
 pub mod store;

@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["model", "rt"]),
     ("north", &["model", "rt", "store"]),
     ("console", &["model", "rt", "store"]),
-    ("config", &["model", "rt", "south", "north", "store"]),
+    ("desk", &["model", "rt"]),
+    ("config", &["model", "rt", "south", "pipeline", "north", "store"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

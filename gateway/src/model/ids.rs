@@ -125,6 +125,10 @@ name! {
     UplinkName
 }
 name! {
+    /// A rule: `[[rule]]` in config/rules/.
+    RuleName
+}
+name! {
     /// A device profile: a file in config/profiles/.
     ProfileName
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::ids::Pos;
+use super::ids::{BootId, Pos};
 use super::record::{Draft, Record};
 
 /// When an append returns.
@@ -55,18 +55,32 @@ pub trait Journal: Send + Sync + Debug {
 
 /// The pipeline as the writer sees it: a pure fold that runs between insert and COMMIT.
 ///
-/// `apply` may be called for records whose COMMIT then fails; `commit` or `rollback` follows and settles it.
+/// `apply` may be called for records whose COMMIT then fails; `commit` or `rollback` follows and settles it. Its state is
+/// stored in the same commit as the records that changed it, as rows by key, so that a restart goes on where the last
+/// commit stood, whatever is forgotten or configured meanwhile.
 ///
 /// While the disk cannot be written, records that are kept in memory are applied and committed too: what they raise acts.
 /// They are not applied again when they reach the disk; there they have other numbers and the same positions, and what
-/// they gave rise to stands behind them as it was.
+/// they gave rise to stands behind them as it was. Rows that changed meanwhile are stored with the next commit that
+/// succeeds.
 pub trait Fold: Send + Debug {
+    /// Takes up the rows that the file holds. Called once, before the first record.
+    fn load(&mut self, _rows: Vec<(String, String)>) {}
     /// Folds one record into the state and returns what it gives rise to (alarm changes), stored in the same commit.
     fn apply(&mut self, record: &Record) -> Vec<Draft>;
-    /// The records applied since the last call are on disk.
-    fn commit(&mut self);
+    /// Rows that are not stored as they are now: key and value; no value: the row goes. Asked right before COMMIT.
+    fn unsaved(&self) -> Vec<(String, Option<String>)> {
+        Vec::new()
+    }
+    /// The records applied since the last call have happened. `saved`: on disk, together with what [`Fold::unsaved`] told.
+    fn commit(&mut self, saved: bool);
     /// The records applied since the last call never happened.
     fn rollback(&mut self);
+    /// The next moment at which something falls due by itself, by the monotonic clock of `boot`; none: nothing waits. At
+    /// or after it the writer appends a tick, which is a record like any other.
+    fn due_ms(&self, _boot: &BootId) -> Option<u64> {
+        None
+    }
 }
 
 /// No rules: records give rise to nothing.
@@ -78,7 +92,7 @@ impl Fold for NoFold {
         Vec::new()
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self, _saved: bool) {}
 
     fn rollback(&mut self) {}
 }

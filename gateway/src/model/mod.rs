@@ -1,7 +1,10 @@
 //! What flows through Gatehouse. No I/O, no clocks, no knowledge of any protocol.
 
+pub mod action;
+pub mod alarm;
 pub mod check;
 pub mod clock;
+pub mod command;
 pub mod cursor;
 pub mod ids;
 pub mod journal;
@@ -10,4 +13,5 @@ pub mod limits;
 pub mod place;
 pub mod record;
 pub mod refusal;
+pub mod roll;
 pub mod stamp;

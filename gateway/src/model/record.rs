@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::alarm::{Alarm, AlarmState};
 use super::ids::{BusName, DeviceId, Epoch, PointName, Pos, ProfileName, Seq, UplinkName};
 use super::place::Place;
 use super::stamp::Stamp;
@@ -203,6 +204,11 @@ impl DeviceRef {
             DeviceId::new("gateway").unwrap_or_else(|error| unreachable!("`gateway` is a name: {error}"));
         Self { id, kind: "gateway".to_owned(), profile: None, bus: bus.cloned() }
     }
+
+    /// Whether it is the gateway itself.
+    pub fn is_gateway(&self) -> bool {
+        self.kind == "gateway" && self.profile.is_none()
+    }
 }
 
 /// Something happened.
@@ -293,36 +299,6 @@ pub struct Gap {
     /// The platform's reason code or the error, for a person.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-}
-
-/// State of an alarm (ISA-18.2 / IEC 62682).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AlarmState {
-    Normal,
-    Unacknowledged,
-    Acknowledged,
-    ReturnedUnacknowledged,
-    Shelved,
-    OutOfService,
-}
-
-/// A change in the life of an alarm, with the whole state after it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// Identity of the condition over its whole life.
-    pub alarm: String,
-    /// Grows with each change; the highest is the truth.
-    pub rev: u64,
-    pub state: AlarmState,
-    /// The condition as it was raised.
-    pub raised: Event,
-    /// Whether a person must reset it.
-    #[serde(default)]
-    pub latched: bool,
-    /// Marks an alarm that acted while the disk could not be written.
-    #[serde(default)]
-    pub volatile: bool,
 }
 
 /// What a record says.

@@ -174,7 +174,7 @@ impl Core {
         let now = self.clock.now();
         match self.transact(ops, &now) {
             Ok(outcome) => {
-                self.fold.commit();
+                self.fold.commit(true);
                 self.state = outcome.state;
                 self.rings.settle(outcome.touched);
                 self.tally = outcome.tally;
@@ -331,7 +331,7 @@ impl Core {
                 self.fold.apply(record);
             }
         }
-        self.fold.commit();
+        self.fold.commit(true);
         Ok(())
     }
 

@@ -228,7 +228,7 @@ impl Memory {
             }
         }
         // The state of the rules goes on with what has happened, whether or not a crash will forget it.
-        fold.commit();
+        fold.commit(false);
         if handed.fresh > 0 {
             self.turn();
         }

@@ -186,7 +186,7 @@ impl Site<'_> {
         })();
         let state = stage.state;
         match amended.and_then(|()| tx.commit()) {
-            Ok(()) => fold.commit(),
+            Ok(()) => fold.commit(true),
             Err(error) => {
                 fold.rollback();
                 return Err(error);
@@ -241,7 +241,7 @@ impl Site<'_> {
         })();
         let state = stage.state;
         match created.and_then(|()| tx.commit()) {
-            Ok(()) => fold.commit(),
+            Ok(()) => fold.commit(true),
             Err(error) => {
                 fold.rollback();
                 return Err(error);

@@ -65,14 +65,7 @@ pub(crate) fn telemetry(clock: &ManualClock, id: &str, n: i64) -> Draft {
 /// The alarm that an event raises.
 pub(crate) fn alarm(cause: &Record) -> Option<Draft> {
     let Body::Event(raised) = &cause.body else { return None };
-    let alarm = Alarm {
-        alarm: cause.id(),
-        rev: 1,
-        state: AlarmState::Unacknowledged,
-        raised: raised.as_ref().clone(),
-        latched: false,
-        volatile: false,
-    };
+    let alarm = Alarm::new(cause.id(), AlarmState::Unacknowledged, raised.as_ref().clone());
     Some(Draft { at: cause.at.clone(), test: false, dedup: None, body: Body::Alarm(Box::new(alarm)) })
 }
 
@@ -99,7 +92,7 @@ impl Fold for Alarms {
         if raises(&record.body) { alarm(record).into_iter().collect() } else { Vec::new() }
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self, _saved: bool) {
         let mut seen = self.seen.lock().unwrap();
         let pending = std::mem::take(&mut seen.pending);
         seen.committed.extend(pending);

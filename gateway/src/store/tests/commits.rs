@@ -128,7 +128,7 @@ impl Fold for Runaway {
         vec![again; 8]
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self, _saved: bool) {}
 
     fn rollback(&mut self) {}
 }

@@ -508,14 +508,8 @@ fn housekeep_with(core: &mut Core, fault: Fault) {
 
 fn alarm_of(cause: Draft, n: i64) -> Draft {
     let Body::Event(raised) = cause.body else { panic!("an event") };
-    let alarm = crate::model::record::Alarm {
-        alarm: format!("a{n}"),
-        rev: 1,
-        state: crate::model::record::AlarmState::Unacknowledged,
-        raised: *raised,
-        latched: false,
-        volatile: false,
-    };
+    let state = crate::model::record::AlarmState::Unacknowledged;
+    let alarm = crate::model::record::Alarm::new(format!("a{n}"), state, *raised);
     Draft { body: Body::Alarm(Box::new(alarm)), ..cause }
 }
 

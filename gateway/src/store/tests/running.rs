@@ -149,7 +149,7 @@ impl Fold for Gate {
         Vec::new()
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self, _saved: bool) {}
 
     fn rollback(&mut self) {}
 }
@@ -195,7 +195,7 @@ impl Fold for Faulty {
         panic!("a mistake in a rule")
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self, _saved: bool) {}
 
     fn rollback(&mut self) {}
 }

@@ -101,14 +101,8 @@ pub(in crate::north::contract) fn volatile_alarm(seq: u64) -> Record {
 }
 
 pub(in crate::north::contract) fn alarm_of(rev: u64, state: AlarmState) -> Alarm {
-    Alarm {
-        alarm: "9f1c22d37ab04e55-a-17".to_owned(),
-        rev,
-        state,
-        raised: press(),
-        latched: true,
-        volatile: false,
-    }
+    let alarm = Alarm::new("9f1c22d37ab04e55-a-17".to_owned(), state, press());
+    Alarm { rev, latched: true, ..alarm }
 }
 
 pub(in crate::north::contract) fn alarm(seq: u64, rev: u64) -> Record {

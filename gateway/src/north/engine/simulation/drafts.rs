@@ -27,14 +27,11 @@ pub(in crate::north::engine) fn draft(class: Class, number: u64, at: &Stamp) -> 
     };
     let body = match class {
         Class::Event => Body::Event(Box::new(event)),
-        Class::Alarm => Body::Alarm(Box::new(crate::model::record::Alarm {
-            alarm: format!("a{number}"),
-            rev: 1,
-            state: crate::model::record::AlarmState::Unacknowledged,
-            raised: event,
-            latched: false,
-            volatile: false,
-        })),
+        Class::Alarm => Body::Alarm(Box::new(crate::model::record::Alarm::new(
+            format!("a{number}"),
+            crate::model::record::AlarmState::Unacknowledged,
+            event,
+        ))),
         Class::Telemetry => {
             let point = crate::model::ids::PointName::new("p").unwrap();
             let value = Value::Int(i64::try_from(number).unwrap());

@@ -1,0 +1,272 @@
+//! The pipeline: a pure, synchronous fold from records to alarms and actions. Owns rules, the life of alarms,
+//! supervision, linkage and care. Must not know I/O, clocks, SQL, threads.
+//!
+//! It runs in the journal's writer between insert and COMMIT, along the one order of all records. What it knows stands in
+//! rows that are stored in the same commit ([`table::Table`]); deadlines at or before a record's time fire first, in the
+//! order of (deadline, part, key); time that passes while nothing happens is a record too (a tick). So the same records
+//! give the same alarms, whatever the batching and wherever a crash falls (promises G6, G7).
+//!
+//! What it asks of devices leaves through an [`Outlet`] only after the commit.
+
+pub mod action;
+pub mod alarm;
+pub mod care;
+pub mod directory;
+pub mod rule;
+mod signal;
+mod table;
+mod time;
+
+use std::sync::Arc;
+
+use crate::model::action::{Action, Outlet, Report};
+use crate::model::command::{AlarmOrder, Verdict};
+use crate::model::ids::BootId;
+use crate::model::journal::Fold;
+use crate::model::record::{Body, Draft, Record};
+use crate::model::roll::{Listed, Roll};
+use crate::model::stamp::Stamp;
+
+use self::action::Actions;
+use self::alarm::{AlarmConfig, Book};
+use self::care::{Care, CareConfig};
+use self::directory::Directory;
+use self::rule::{Engine, Rules};
+use self::signal::Signal;
+use self::table::Table;
+use self::time::Time;
+
+/// Deadlines that one record may fire; the rest follow with the next record or tick.
+const DUES_AT_ONCE_MAX: usize = 64;
+
+/// Where time stands, in its table.
+const NOW: &str = "now";
+
+/// What the pipeline is made from: all of it configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub rules: Arc<Rules>,
+    pub directory: Arc<Directory>,
+    pub alarms: AlarmConfig,
+    pub care: CareConfig,
+    /// Minutes that the site's wall clock is ahead of UTC, for active hours: 480 in China.
+    pub utc_offset_min: i32,
+}
+
+/// The moment that something happens in the fold: the pipeline's time, and the stamp that drafts get.
+#[derive(Debug, Clone)]
+pub(in crate::pipeline) struct Now {
+    pub(in crate::pipeline) t_ms: u64,
+    pub(in crate::pipeline) at: Stamp,
+}
+
+/// What one record gives rise to.
+#[derive(Debug, Default)]
+pub(in crate::pipeline) struct Out {
+    pub(in crate::pipeline) drafts: Vec<Draft>,
+}
+
+/// A part of the pipeline that keeps rows.
+trait Part {
+    /// Takes up a stored row if it is one of its own.
+    fn load(&mut self, key: &str, value: &str) -> bool;
+    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>);
+    fn commit(&mut self, saved: bool);
+    fn rollback(&mut self);
+    /// Its first deadline and the key of the row that it belongs to.
+    fn next_due(&self) -> Option<(u64, String)>;
+}
+
+/// The pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    plan: Plan,
+    time: Table<Time>,
+    rules: Engine,
+    book: Book,
+    actions: Actions,
+    care: Care,
+    roll: Arc<Roll>,
+    outlet: Box<dyn Outlet>,
+    /// Since the last commit: for the roll and the outlet.
+    listed: Vec<Listed>,
+    verdicts: Vec<(String, Verdict)>,
+    asked: Vec<Action>,
+    /// Actions that a restart found unfinished; handed on with the first commit.
+    resumed: Vec<Action>,
+}
+
+impl Pipeline {
+    pub fn new(plan: Plan, roll: Arc<Roll>, outlet: Box<dyn Outlet>) -> Self {
+        Self {
+            time: Table::new("time/"),
+            rules: Engine::new(Arc::clone(&plan.rules), Arc::clone(&plan.directory)),
+            book: Book::new(plan.alarms.clone()),
+            actions: Actions::new(Arc::clone(&plan.directory)),
+            care: Care::new(plan.care.clone(), Arc::clone(&plan.directory)),
+            plan,
+            roll,
+            outlet,
+            listed: Vec::new(),
+            verdicts: Vec::new(),
+            asked: Vec::new(),
+            resumed: Vec::new(),
+        }
+    }
+
+    fn parts(&self) -> [&dyn Part; 4] {
+        [&self.rules, &self.care, &self.book, &self.actions]
+    }
+
+    fn parts_mut(&mut self) -> [&mut dyn Part; 4] {
+        [&mut self.rules, &mut self.care, &mut self.book, &mut self.actions]
+    }
+
+    /// The first deadline of all: when, and which part's.
+    fn next_due(&self) -> Option<(u64, usize, String)> {
+        let dues = self.parts().into_iter().enumerate();
+        dues.filter_map(|(part, of)| of.next_due().map(|(due, key)| (due, part, key))).min()
+    }
+
+    fn fire(
+        &mut self,
+        now: &Now,
+        part: usize,
+        key: &str,
+        epoch: crate::model::ids::Epoch,
+        pos: u64,
+        out: &mut Out,
+    ) {
+        let mut signals = Vec::new();
+        match part {
+            0 => self.rules.fire(now, key, self.plan.utc_offset_min, &mut signals),
+            1 => self.care.fire(now, key, &mut signals),
+            2 => self.book.fire(now, key, &mut signals, out),
+            _ => self.actions.fire(now, key, &mut signals, out),
+        }
+        self.signal(now, signals, (epoch, pos), out);
+    }
+
+    /// Signals become changes of alarms, and those ask for actions, until nothing more comes of it.
+    fn signal(
+        &mut self,
+        now: &Now,
+        signals: Vec<Signal>,
+        origin: (crate::model::ids::Epoch, u64),
+        out: &mut Out,
+    ) {
+        for signal in signals {
+            for asked in self.book.signal(now, signal, origin, out) {
+                self.actions.ask(now, asked, out);
+            }
+        }
+    }
+}
+
+impl Fold for Pipeline {
+    fn load(&mut self, rows: Vec<(String, String)>) {
+        for (key, value) in rows {
+            if self.time.load(&key, &value) {
+                continue;
+            }
+            if !self.parts_mut().into_iter().any(|part| part.load(&key, &value)) {
+                tracing::warn!(key, "a row of the pipeline's state is of an unknown kind");
+            }
+        }
+        for listed in self.book.open() {
+            self.roll.put(listed);
+        }
+        self.resumed = self.actions.unfinished();
+    }
+
+    fn apply(&mut self, record: &Record) -> Vec<Draft> {
+        let time = match self.time.get(NOW) {
+            Some(time) => time.after(&record.at),
+            None => Time::begin(&record.at),
+        };
+        self.time.put(NOW, time.clone());
+        let mut out = Out::default();
+        let origin = (record.epoch, record.pos);
+        for _ in 0..DUES_AT_ONCE_MAX {
+            let Some((due, part, key)) = self.next_due().filter(|(due, ..)| *due <= time.t_ms) else { break };
+            let now = Now { t_ms: due.min(time.t_ms), at: time.stamp_of(due) };
+            self.fire(&now, part, &key, origin.0, origin.1, &mut out);
+        }
+        let now = Now { t_ms: time.t_ms, at: record.at.clone() };
+        let mut signals = Vec::new();
+        match &record.body {
+            Body::Alarm(alarm) => {
+                let listed = Listed {
+                    seq: record.seq,
+                    test: record.test,
+                    at: record.at.clone(),
+                    alarm: alarm.as_ref().clone(),
+                };
+                self.book.stored(&listed);
+                self.listed.push(listed);
+            }
+            Body::Event(_) | Body::Telemetry(_) => {
+                if let Some(order) = AlarmOrder::read(record) {
+                    let verdict = self.book.order(&now, &order, &mut out);
+                    self.verdicts.push((order.command, verdict));
+                } else if let Some(action) = Action::read(record) {
+                    self.actions.asked(&now, &action);
+                    self.asked.push(action);
+                } else if let Some(report) = Report::read(record) {
+                    self.actions.reported(&now, &report, &mut signals);
+                } else {
+                    self.book.supervise(&now, record, &mut signals, &mut out);
+                    self.care.apply(&now, record, &mut signals);
+                    self.rules.apply(&now, record, self.plan.utc_offset_min, &mut signals);
+                }
+            }
+            Body::Gap(_) => {}
+        }
+        self.signal(&now, signals, origin, &mut out);
+        out.drafts
+    }
+
+    fn unsaved(&self) -> Vec<(String, Option<String>)> {
+        let mut rows = Vec::new();
+        self.time.unsaved(&mut rows);
+        for part in self.parts() {
+            part.unsaved(&mut rows);
+        }
+        // Time alone is no news: a restart takes it from the next record.
+        if rows.len() == 1 && self.next_due().is_none() { Vec::new() } else { rows }
+    }
+
+    fn commit(&mut self, saved: bool) {
+        self.time.commit(saved);
+        for part in self.parts_mut() {
+            part.commit(saved);
+        }
+        for listed in self.listed.drain(..) {
+            self.roll.put(listed);
+        }
+        for (command, verdict) in self.verdicts.drain(..) {
+            self.roll.note(command, verdict);
+        }
+        for action in self.resumed.drain(..) {
+            self.outlet.hand(action, true);
+        }
+        for action in self.asked.drain(..) {
+            self.outlet.hand(action, false);
+        }
+    }
+
+    fn rollback(&mut self) {
+        self.time.rollback();
+        for part in self.parts_mut() {
+            part.rollback();
+        }
+        self.listed.clear();
+        self.verdicts.clear();
+        self.asked.clear();
+    }
+
+    fn due_ms(&self, boot: &BootId) -> Option<u64> {
+        let (due, ..) = self.next_due()?;
+        Some(self.time.get(NOW).map_or(0, |time| time.due_ms(due, boot)))
+    }
+}
