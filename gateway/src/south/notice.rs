@@ -12,7 +12,7 @@ const REASON_CHARS_MAX: usize = 500;
 /// The broker has forgotten our session: what was published while we were away may be missing.
 pub(super) fn session_lost(at: &Stamp, bus: &BusName, broker: &str) -> Draft {
     let text = Text {
-        zh: "外部 MQTT 服务器丢失了会话ï¼断线期间的消息可能缺失".to_owned(),
+        zh: "外部 MQTT 服务器丢失了会话，断线期间的消息可能缺失".to_owned(),
         en: "the external broker has lost the session; messages sent while it was away may be missing"
             .to_owned(),
     };
@@ -22,7 +22,7 @@ pub(super) fn session_lost(at: &Stamp, bus: &BusName, broker: &str) -> Draft {
 /// Nobody on this bus can be heard: one event for all its devices.
 pub(super) fn offline(at: &Stamp, bus: &BusName, reason: &str) -> Draft {
     let text = Text {
-        zh: "总线中断ï¼其上所有设备无法通信".to_owned(),
+        zh: "总线中断，其上所有设备无法通信".to_owned(),
         en: "the bus is down; none of its devices can be heard".to_owned(),
     };
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();

@@ -203,7 +203,7 @@ impl Shell {
             ("differs_ms".to_owned(), Value::Int(differs_ms)),
         ];
         let text = Text {
-            zh: format!("平台 {uplink} 的时间与其他来源不一致ï¼未采用"),
+            zh: format!("平台 {uplink} 的时间与其他来源不一致，未采用"),
             en: format!("the time of platform {uplink} differs from what others say, and was not taken"),
         };
         let draft = gateway_event(&self.now(), "clock.disputed", Severity::Minor, params.into(), text);
