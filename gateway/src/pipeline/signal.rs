@@ -1,5 +1,7 @@
 //! What rules, care and supervision tell the book of alarms.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::record::{Event, Severity};
 use crate::model::stamp::Stamp;
@@ -13,8 +15,8 @@ pub(super) enum Signal {
     Clear(Clear),
 }
 
-/// A condition that calls for an alarm.
-#[derive(Debug, Clone, PartialEq)]
+/// A condition that calls for an alarm. The book keeps it in a row where it has to wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Raise {
     pub(super) rule: RuleName,
     /// What the rule watches here: a device, a place, a household. A rule has at most one open alarm for each.
@@ -39,7 +41,7 @@ pub(super) struct Raise {
 }
 
 /// What happens when nobody acknowledges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Escalation {
     pub(super) after_ms: u64,
     pub(super) to: Severity,
