@@ -6,6 +6,7 @@
 //! and `report` tells them all at once.
 
 mod assemble;
+mod directory;
 mod docs;
 mod paths;
 mod peers;

@@ -1,5 +1,7 @@
 //! Rules: what to watch, under which condition and for how long, what to raise and what to do. Pure.
 
+mod catalogue;
+
 use std::sync::Arc;
 
 use crate::model::record::Record;
@@ -7,6 +9,8 @@ use crate::model::record::Record;
 use super::directory::Directory;
 use super::signal::Signal;
 use super::{Now, Part};
+
+pub use self::catalogue::{Catalogue, Model};
 
 /// The rules of a configuration, compiled.
 #[derive(Debug, Default)]
