@@ -127,6 +127,7 @@ const WALL_TIME: &[&str] = &[
     "store/open.rs",
     "store/reader.rs",
     "store/row.rs",
+    "pipeline/time.rs",
     "store/stage.rs",
     "store/walk.rs",
     "store/witness.rs",

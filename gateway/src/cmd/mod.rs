@@ -4,6 +4,7 @@ pub mod check;
 pub mod client;
 pub mod demo;
 pub mod journal;
+mod line;
 mod logging;
 pub mod platform_check;
 pub mod run;

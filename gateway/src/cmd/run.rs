@@ -11,14 +11,17 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ConfigArg;
+use super::line::{Line, line};
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
 use crate::model::clock::Clocks;
 use crate::model::ids::{BusName, ProfileName, UplinkName};
-use crate::model::journal::{JournalError, NoFold};
+use crate::model::journal::JournalError;
+use crate::model::roll::Roll;
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
+use crate::pipeline::Pipeline;
 use crate::rt::board::Board;
 use crate::rt::clock::{self, SharedClock, SystemClock};
 use crate::rt::echo::Echo;
@@ -101,6 +104,8 @@ struct Shared {
     clock: SharedClock,
     metrics: Arc<Metrics>,
     board: Arc<Board>,
+    /// The open alarms.
+    roll: Arc<Roll>,
 }
 
 impl Daemon {
@@ -108,12 +113,10 @@ impl Daemon {
     pub fn start(loaded: &Loaded) -> anyhow::Result<Self> {
         let places = Places::usual(loaded.settings.gateway.trust_clock);
         let clock = SystemClock::new(places.read(clock::reading()));
-        let shared = Shared {
-            clock: Arc::new(clock.clone()),
-            metrics: Arc::new(Metrics::new()),
-            board: Arc::new(Board::new()),
-        };
-        let store = open_store(loaded, &shared)?;
+        let metrics = Arc::new(Metrics::new());
+        let Line { pipeline, roll, actions_rx: _nobody_acts } = line(loaded, &metrics);
+        let shared = Shared { clock: Arc::new(clock.clone()), metrics, board: Arc::new(Board::new()), roll };
+        let store = open_store(loaded, &shared, pipeline)?;
         // A journal that cannot be read keeps nobody from guarding: the box knows less of the time then.
         let clocks = store.reader().and_then(|reader| reader.clocks()).unwrap_or_else(|error| {
             tracing::warn!(%error, "what the journal knows of the clock could not be read");
@@ -191,7 +194,7 @@ impl Daemon {
     }
 }
 
-fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
+fn open_store(loaded: &Loaded, shared: &Shared, pipeline: Pipeline) -> anyhow::Result<Store> {
     let dir = &loaded.settings.gateway.data_dir;
     let options = store::Options {
         clock: Arc::clone(&shared.clock),
@@ -203,7 +206,7 @@ fn open_store(loaded: &Loaded, shared: &Shared) -> anyhow::Result<Store> {
             uplinks: loaded.settings.uplinks.keys().cloned().collect(),
         }),
     };
-    let (store, opened) = Store::open(dir, options, Box::new(NoFold))
+    let (store, opened) = Store::open(dir, options, Box::new(pipeline))
         .with_context(|| format!("the journal in {} could not be opened", dir.display()))?;
     match &opened.how {
         How::New | How::Existing => tracing::info!(epoch = %opened.epoch, "the journal is open"),
@@ -231,6 +234,7 @@ fn spawn_house(supervisor: &mut Supervisor, loaded: &Loaded, shared: &Shared, st
         clock: Arc::clone(&shared.clock),
         board: Arc::clone(&shared.board),
         metrics: Arc::clone(&shared.metrics),
+        roll: Arc::clone(&shared.roll),
         started_mono_ms: shared.clock.mono_ms(),
     };
     let path = loaded.settings.gateway.socket();

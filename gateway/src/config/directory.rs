@@ -31,11 +31,17 @@ pub(super) fn directory(
             points: points(profile),
             events: model(profile).events,
             maintenance: device.maintenance,
-            abilities: Abilities::default(),
+            abilities: abilities_of(profile),
         };
         Some((id.clone(), entry))
     });
     Directory { devices: entries.collect() }
+}
+
+/// What a device with this profile can be asked to do.
+pub fn abilities_of(profile: &Profile) -> Abilities {
+    let outputs = profile.points.iter().filter(|(_, point)| point.write);
+    Abilities { outputs: outputs.map(|(name, _)| name.clone()).collect(), ..Abilities::default() }
 }
 
 /// What the known profiles can tell, whether a device uses them or not.
@@ -77,5 +83,51 @@ impl Settings {
     /// The devices as the pipeline needs to know them.
     pub fn directory(&self, profiles: &BTreeMap<ProfileName, Profile>) -> Directory {
         directory(&self.devices, &self.clients, &self.buses, profiles)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+        use crate::south::profile::shipped_profiles;
+
+    const COMPOUND: &str = r#"
+        [gateway]
+        name = "gate"
+        compound = "c"
+        [buses.lan.broker]
+        listen = "127.0.0.1:1883"
+        [buses.rs485.modbus]
+        tcp = "127.0.0.1:502"
+        [clients.z2m]
+        [devices.button]
+        profile = "z2m-button-sos"
+        client = "z2m"
+        address = "b"
+        tags = ["lobby"]
+        place = { building = "3", unit = "1" }
+        [devices.io]
+        profile = "waveshare-io8"
+        bus = "rs485"
+        unit = 1
+        maintenance = true
+    "#;
+
+    #[test]
+    fn devices_are_found_with_what_their_profiles_say() {
+        let settings: Settings = toml::from_str(COMPOUND).unwrap();
+        let directory = settings.directory(&shipped_profiles().unwrap());
+        let of = |id: &str| directory.devices.get(&DeviceId::new(id).unwrap()).unwrap();
+        let button = of("button");
+        assert_eq!((button.kind.as_str(), button.maintenance), ("button", false));
+        assert_eq!(button.bus.as_ref().map(BusName::as_str), Some("lan"));
+        assert!(button.tags.contains("lobby") && button.place.building.as_deref() == Some("3"));
+        assert!(button.events.contains("button.pressed") && button.events.len() > 2, "{:?}", button.events);
+        let point = |name: &str| PointName::new(name).unwrap();
+        assert_eq!(button.points.get(&point("battery")), Some(&PointType::Float));
+        let io = of("io");
+        assert!(io.maintenance && io.bus.as_ref().is_some_and(|bus| bus.as_str() == "rs485"));
+        assert_eq!(io.abilities.outputs.len(), 8, "{:?}", io.abilities);
+        assert!(io.points.values().all(|kind| *kind == PointType::Bool));
     }
 }

@@ -39,6 +39,7 @@ use crate::south::mqtt::config::MqttConfig;
 use crate::south::profile::Profile;
 use crate::store::budget::StorageConfig;
 
+pub use directory::abilities_of;
 pub use docs::markdown;
 pub use report::{Also, FINDINGS_MAX, Finding, Report};
 pub use source::Position;

@@ -5,9 +5,19 @@ use crate::model::refusal::Refusal;
 /// Reasons for drops that are no refusals: name, Chinese, English.
 const DROPS: &[(&str, &str, &str)] = &[
     (
+        "actions_waiting",
+        "等待执行的联动动作过多，多出的未执行；检查规则和设备。",
+        "Too many actions wait for their devices, and the rest is not done: check the rules and the devices.",
+    ),
+    (
         "bounds",
         "规则一次产生的记录过多，多出的被丢弃；检查规则。",
         "The rules made too much of one record: check the rules.",
+    ),
+    (
+        "executor_gone",
+        "联动执行部分已停止，动作未执行；请报告。",
+        "Whoever carries out actions has ended, and nothing is done: please report it.",
     ),
     ("full", "保留消息的存储已满。", "The broker's room for retained messages is full."),
     (

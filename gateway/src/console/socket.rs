@@ -141,6 +141,7 @@ mod tests {
             clock: Arc::new(ManualClock::new()),
             board: Arc::new(Board::new()),
             metrics: Arc::new(Metrics::new()),
+            roll: Arc::default(),
             started_mono_ms: 0,
         };
         let cancel = CancellationToken::new();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::reasons;
 use crate::model::clock::trust_name;
 use crate::model::ids::GatewayName;
+use crate::model::roll::Roll;
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::rt::board::{Board, BusStatus, DeviceStatus, LineStatus, Snapshot, Standing, UnitState};
 use crate::rt::clock::SharedClock;
@@ -24,6 +25,9 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Why the box is not well; empty when it is. A dead uplink is not ill health.
     pub ill: Vec<String>,
+    /// How many alarms are open.
+    #[serde(default)]
+    pub alarms: usize,
     pub board: Snapshot,
     /// Things from outside that were not taken: source and reason.
     pub refusals: Vec<Count>,
@@ -43,6 +47,8 @@ pub struct Reporter {
     pub clock: SharedClock,
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
+    /// The open alarms.
+    pub roll: Arc<Roll>,
     pub started_mono_ms: u64,
 }
 
@@ -56,6 +62,7 @@ impl Reporter {
             uptime_ms: now.mono_ms.saturating_sub(self.started_mono_ms),
             now,
             ill: ills(&board),
+            alarms: self.roll.len(),
             board,
             refusals: self.metrics.refusals(),
             drops: self.metrics.drops(),
@@ -114,6 +121,9 @@ impl Status {
         writeln!(out, "gatehouse {} — {} — {well}, up {}", self.version, self.gateway, span(self.uptime_ms))?;
         for ill in &self.ill {
             writeln!(out, "  ! {ill}")?;
+        }
+        if self.alarms > 0 {
+            writeln!(out, "\nalarms 报警  {} open 未结束", self.alarms)?;
         }
         self.write_clock(out)?;
         self.write_store(out)?;
@@ -362,7 +372,9 @@ mod tests {
         metrics.refused("z2m", Refusal::PayloadTooLarge);
         let gateway = GatewayName::new("g").unwrap();
         let clock = clock as SharedClock;
-        let text = Reporter { gateway, clock, board, metrics, started_mono_ms }.status().text();
+        let text = Reporter { gateway, clock, board, metrics, roll: Arc::default(), started_mono_ms }
+            .status()
+            .text();
         for line in [
             "  lan  broker    connected: nobody",
             "clock 时钟  2026-06-01T02:46:45Z  trust rtc  source none",
@@ -391,6 +403,7 @@ mod tests {
             clock: Arc::clone(&clock) as SharedClock,
             board: Arc::clone(&board),
             metrics,
+            roll: Arc::default(),
             started_mono_ms: 0,
         };
         board.update(|board| {

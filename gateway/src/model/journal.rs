@@ -64,7 +64,8 @@ pub trait Journal: Send + Sync + Debug {
 /// they gave rise to stands behind them as it was. Rows that changed meanwhile are stored with the next commit that
 /// succeeds.
 pub trait Fold: Send + Debug {
-    /// Takes up the rows that the file holds. Called once, before the first record.
+    /// Takes up the rows that the file holds, before the first record. Where the file could not be opened before, it comes
+    /// again when it is open at last: what the fold has changed since is newer than the file's.
     fn load(&mut self, _rows: Vec<(String, String)>) {}
     /// Folds one record into the state and returns what it gives rise to (alarm changes), stored in the same commit.
     fn apply(&mut self, record: &Record) -> Vec<Draft>;

@@ -17,12 +17,14 @@ mod signal;
 mod table;
 mod time;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::action::{Action, Outlet, Report};
 use crate::model::command::{AlarmOrder, Verdict};
 use crate::model::ids::BootId;
 use crate::model::journal::Fold;
+use crate::model::limits::FOLD_DRAFTS_MAX;
 use crate::model::record::{Body, Draft, Record};
 use crate::model::roll::{Listed, Roll};
 use crate::model::stamp::Stamp;
@@ -38,6 +40,9 @@ use self::time::Time;
 
 /// Deadlines that one record may fire; the rest follow with the next record or tick.
 const DUES_AT_ONCE_MAX: usize = 64;
+/// Drafts after which a record fires no more of them: far enough below what one record may give rise to.
+const DUE_DRAFTS_MAX: usize = 64;
+const _: () = assert!(DUE_DRAFTS_MAX * 2 < FOLD_DRAFTS_MAX);
 
 /// Where time stands, in its table.
 const NOW: &str = "now";
@@ -163,10 +168,25 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Time that began here while the file could not be read goes on from the file's, in which its deadlines are. Those
+    /// made here meanwhile are due at once then: early is better than never.
+    fn join_time(&mut self, ours: Option<&Time>, stored: &str) {
+        if let (Some(ours), Ok(stored)) = (ours, serde_json::from_str::<Time>(stored))
+            && stored.t_ms > ours.t_ms
+        {
+            self.time.put(NOW, stored.after(&ours.at));
+        }
+    }
+}
+
 impl Fold for Pipeline {
     fn load(&mut self, rows: Vec<(String, String)>) {
+        let known: BTreeSet<String> = self.actions.unfinished().into_iter().map(|action| action.id).collect();
+        let ours = self.time.get(NOW).cloned();
         for (key, value) in rows {
             if self.time.load(&key, &value) {
+                self.join_time(ours.as_ref(), &value);
                 continue;
             }
             if !self.parts_mut().into_iter().any(|part| part.load(&key, &value)) {
@@ -176,7 +196,8 @@ impl Fold for Pipeline {
         for listed in self.book.open() {
             self.roll.put(listed);
         }
-        self.resumed = self.actions.unfinished();
+        let resumed = self.actions.unfinished().into_iter().filter(|action| !known.contains(&action.id));
+        self.resumed.extend(resumed);
     }
 
     fn apply(&mut self, record: &Record) -> Vec<Draft> {
@@ -188,6 +209,9 @@ impl Fold for Pipeline {
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);
         for _ in 0..DUES_AT_ONCE_MAX {
+            if out.drafts.len() >= DUE_DRAFTS_MAX {
+                break;
+            }
             let Some((due, part, key)) = self.next_due().filter(|(due, ..)| *due <= time.t_ms) else { break };
             let now = Now { t_ms: due.min(time.t_ms), at: time.stamp_of(due) };
             self.fire(&now, part, &key, origin.0, origin.1, &mut out);
@@ -228,12 +252,16 @@ impl Fold for Pipeline {
 
     fn unsaved(&self) -> Vec<(String, Option<String>)> {
         let mut rows = Vec::new();
-        self.time.unsaved(&mut rows);
         for part in self.parts() {
             part.unsaved(&mut rows);
         }
-        // Time alone is no news: a restart takes it from the next record.
-        if rows.len() == 1 && self.next_due().is_none() { Vec::new() } else { rows }
+        // Time alone is no news where nothing waits for it; but what is stored is stored with the time that it is of.
+        if !rows.is_empty() {
+            self.time.row(NOW, &mut rows);
+        } else if self.next_due().is_some() {
+            self.time.unsaved(&mut rows);
+        }
+        rows
     }
 
     fn commit(&mut self, saved: bool) {

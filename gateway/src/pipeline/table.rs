@@ -40,9 +40,12 @@ impl<R: Row> Table<R> {
     }
 
     /// Takes up a stored row, if it is one of these. A row that cannot be read any more is dropped: its rule or device
-    /// begins anew.
+    /// begins anew. One that was changed here since is newer than the stored one.
     pub(super) fn load(&mut self, key: &str, value: &str) -> bool {
         let Some(key) = key.strip_prefix(self.prefix) else { return false };
+        if self.unsaved.contains(key) {
+            return true;
+        }
         match serde_json::from_str::<R>(value) {
             Ok(row) => {
                 self.dues.extend(row.due_ms().map(|due| (due, key.to_owned())));
@@ -118,6 +121,12 @@ impl<R: Row> Table<R> {
         }));
     }
 
+    /// A row as it is, stored or not.
+    pub(super) fn row(&self, key: &str, out: &mut Vec<(String, Option<String>)>) {
+        let value = self.rows.get(key).and_then(|row| serde_json::to_string(row).ok());
+        out.push((format!("{}{key}", self.prefix), value));
+    }
+
     pub(super) fn commit(&mut self, saved: bool) {
         self.before.clear();
         if saved {
@@ -163,6 +172,20 @@ mod tests {
         assert_eq!(table.next_due(), Some((1, "b")));
         table.rollback();
         assert_eq!((table.next_due(), table.len()), (Some((5, "a")), 1));
+    }
+
+    #[test]
+    fn a_late_row_gives_way_to_what_happened_meanwhile() {
+        let mut table = Table::new("t/");
+        table.load("t/a", "5");
+        table.put("b", Timer(Some(3)));
+        table.remove("a");
+        table.commit(false);
+        for (key, value) in [("t/a", "5"), ("t/b", "4"), ("t/c", "6")] {
+            assert!(table.load(key, value));
+        }
+        assert_eq!((table.get("a"), table.next_due(), table.len()), (None, Some((3, "b")), 2));
+        assert_eq!(unsaved(&table), [("t/a".to_owned(), None), ("t/b".to_owned(), Some("3".to_owned()))]);
     }
 
     #[test]

@@ -207,6 +207,7 @@ impl Core {
                 Err(why) => Answer::Rejected(why),
             });
         }
+        stage.save_fold()?;
         let Stage { mut state, touched, tally, .. } = stage;
         state.sums.note_grown(&tx, &state.heads.last)?;
         tx.commit()?;
@@ -331,7 +332,9 @@ impl Core {
                 self.fold.apply(record);
             }
         }
-        self.fold.commit(true);
+        // Their rows stand in the file too, but so may older ones of what memory knows better: the next commit stores
+        // all of them again.
+        self.fold.commit(false);
         Ok(())
     }
 
@@ -348,6 +351,10 @@ impl Core {
     /// The fold, and what is on disk beside it, while the disk cannot be written.
     pub(super) fn fold_beside(&mut self) -> (&mut dyn Fold, &Rings) {
         (self.fold.as_mut(), &self.rings)
+    }
+
+    pub(super) fn fold(&self) -> &dyn Fold {
+        self.fold.as_ref()
     }
 
     /// What the last commit stored and dropped.

@@ -63,11 +63,20 @@ impl Shut {
     /// be in the way of the writer's. `epoch` stands for that of one that cannot be read.
     pub(super) fn new(
         (dir, synchronous): (&Path, Synchronous),
-        (clock, fold): (SharedClock, Box<dyn Fold>),
+        (clock, mut fold): (SharedClock, Box<dyn Fold>),
         keeping: Option<Keeping>,
         epoch: Epoch,
     ) -> Self {
-        let read = Reader::open(dir).and_then(|reader| Ok((reader.heads()?, reader.conn_max()?)));
+        let reader = Reader::open(dir);
+        match reader.as_ref().map(Reader::fold_rows) {
+            Ok(Ok(rows)) => fold.load(rows),
+            // They are taken up when the file is open at last.
+            Ok(Err(error)) => {
+                tracing::warn!(error = in_full(&error), "the state of the rules cannot be read")
+            }
+            Err(_unreadable) => {}
+        }
+        let read = reader.and_then(|reader| Ok((reader.heads()?, reader.conn_max()?)));
         let witnessed = Witness::read(dir).ok().flatten().map_or(0, |witness| witness.conn);
         let (heads, conn_max) = read.unwrap_or_else(|_unreadable| (Heads::unknown(epoch), 0));
         Self {

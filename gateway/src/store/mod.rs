@@ -28,6 +28,7 @@ mod schema;
 mod sink;
 mod stage;
 mod thin;
+mod tick;
 mod usage;
 mod walk;
 mod wants;

@@ -14,7 +14,7 @@ use crate::model::stamp::Stamp;
 use super::dedup::Rings;
 use super::error::{StoreError, in_full, sql};
 use super::notice;
-use super::row::Epochs;
+use super::row::{self, Epochs};
 use super::schema::{self, CHECKED_BYTES_MAX, Content, Synchronous};
 use super::stage::{Stage, State};
 use super::witness::{self, JOURNAL, Witness};
@@ -122,6 +122,7 @@ impl Site<'_> {
         let (reason, known_machine) = self.doubt(&conn, &state, witness).map_err(read_error(&path))?;
         let old = state.heads.epoch;
         let floor = state.conn_floor.max(witness.map_or(0, |witness| witness.conn));
+        fold.load(row::fold_rows(&conn).map_err(read_error(&path))?);
         let mut ground = Ground { witness: witness_of(&state), conn, state, rings };
         if reason.is_some() || (self.machine.is_some() && known_machine.is_none()) {
             self.amend(&mut ground, fold, reason.as_deref(), floor).map_err(sql("write", &path))?;
@@ -182,7 +183,7 @@ impl Site<'_> {
             if let Some(machine) = &self.machine {
                 stage.set_meta("machine", machine)?;
             }
-            Ok(())
+            stage.save_fold()
         })();
         let state = stage.state;
         match amended.and_then(|()| tx.commit()) {
@@ -237,7 +238,7 @@ impl Site<'_> {
             if let Some((reason, set_aside)) = reset {
                 stage.tell(notice::reset(&self.now, reason, set_aside.as_deref()))?;
             }
-            Ok(())
+            stage.save_fold()
         })();
         let state = stage.state;
         match created.and_then(|()| tx.commit()) {

@@ -10,7 +10,7 @@ const VACUUM_PAGES: u64 = 128;
 const FREE_SHARE: u64 = 4;
 const FREE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// The tables that may be large beside the records.
-const OTHERS: [&str; 3] = ["dedup", "command", "sqlite_autoindex_command_1"];
+const OTHERS: [&str; 4] = ["dedup", "command", "sqlite_autoindex_command_1", "fold"];
 
 impl Core {
     /// Pages of the file, and those of them that are free.

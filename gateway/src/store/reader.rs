@@ -13,7 +13,7 @@ use crate::model::record::{Class, Record, Severity};
 
 use super::error::{StoreError, sql, sql_is_damage};
 use super::heads::Heads;
-use super::row::{Epochs, Read, clocks, decode, int, last_ntp_ms, number, rank, select};
+use super::row::{Epochs, Read, clocks, decode, fold_rows, int, last_ntp_ms, number, rank, select};
 use super::schema;
 use super::stage::load_heads;
 use super::witness::JOURNAL;
@@ -142,6 +142,11 @@ impl Reader {
             }
             Ok(clocks)
         })
+    }
+
+    /// The state of the pipeline as the last commit left it.
+    pub(super) fn fold_rows(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.snapshot(fold_rows)
     }
 
     /// Where an uplink stood when it was last stored; none for a new one.

@@ -200,6 +200,13 @@ pub(super) fn clocks(conn: &Connection) -> rusqlite::Result<Clocks> {
     Ok(json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default())
 }
 
+/// The state of the pipeline: its rows by key.
+pub(super) fn fold_rows(conn: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = conn.prepare("SELECT key, value FROM fold ORDER BY key")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
 /// The latest wall time among the last records of each class that NTP vouched for.
 pub(super) fn last_ntp_ms(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     let mut latest = None;

@@ -14,11 +14,14 @@ pub(super) const APPLICATION_ID: i64 = 0x4774_4873;
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// How many migrations there are.
-const STEPS: u8 = 2;
+const STEPS: u8 = 3;
 
 /// Step `n` leads from version `n` to `n + 1`.
-const MIGRATIONS: [&str; STEPS as usize] =
-    [include_str!("migrations/0001_begin.sql"), include_str!("migrations/0002_forget.sql")];
+const MIGRATIONS: [&str; STEPS as usize] = [
+    include_str!("migrations/0001_begin.sql"),
+    include_str!("migrations/0002_forget.sql"),
+    include_str!("migrations/0003_fold.sql"),
+];
 
 /// The version of [`SCHEMA`].
 pub(super) const VERSION: i64 = STEPS as i64;

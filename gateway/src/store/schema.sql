@@ -1,4 +1,4 @@
--- The journal's schema, version 2: what a new file is made from. The steps from older versions are in migrations/,
+-- The journal's schema, version 3: what a new file is made from. The steps from older versions are in migrations/,
 -- and a test holds that both roads end at the same schema.
 --
 -- The aim of its shape: a commit of one record writes one page. So the record tables have no index beside the row
@@ -153,4 +153,10 @@ CREATE TABLE gap (
   oldest_ms INTEGER,               -- stamps of what is missing, where they can be trusted
   newest_ms INTEGER,
   PRIMARY KEY (uplink, class, cause)
+) STRICT, WITHOUT ROWID;
+
+-- State of the pipeline: its rows as they stood at the last commit (model::journal::Fold).
+CREATE TABLE fold (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

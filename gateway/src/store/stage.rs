@@ -291,6 +291,23 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Stores the rows of the fold that are not stored as they are now.
+    pub(super) fn save_fold(&mut self) -> rusqlite::Result<()> {
+        for (key, value) in self.fold.unsaved() {
+            match value {
+                Some(value) => self
+                    .conn
+                    .prepare_cached(
+                        "INSERT INTO fold (key, value) VALUES (?1, ?2) \
+                         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    )?
+                    .execute([key, value])?,
+                None => self.conn.prepare_cached("DELETE FROM fold WHERE key = ?1")?.execute([key])?,
+            };
+        }
+        Ok(())
+    }
+
     fn begin_command(
         &mut self,
         uplink: &UplinkName,

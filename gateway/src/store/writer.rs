@@ -26,6 +26,7 @@ use super::house::House;
 use super::lost::{Desk, Loss, Unwritten};
 use super::memory::Memory;
 use super::op::{Answer, Op};
+use super::tick::Ticks;
 
 /// First and longest wait between attempts on a disk that refuses.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -81,6 +82,12 @@ impl Batch {
         self.replies.push(reply);
     }
 
+    /// A tick has waited long enough: it goes now, with what is held.
+    fn push_tick(&mut self, tick: Op) {
+        self.push(tick, None);
+        self.urgent = true;
+    }
+
     /// Puts newer cursors in the place of older ones that still wait, unless a settlement stands between.
     fn supersede(&mut self, op: &Op) -> bool {
         let Op::SaveCursors { uplink: of, .. } = op else { return false };
@@ -132,6 +139,7 @@ pub(super) struct Writer {
     batch: Batch,
     sized_mono_ms: Option<u64>,
     pub(super) house: House,
+    pub(super) ticks: Ticks,
 }
 
 /// Tells that the writer has ended, also when it panics.
@@ -173,6 +181,7 @@ impl Writer {
             batch: Batch::default(),
             sized_mono_ms: None,
             house: House::default(),
+            ticks: Ticks::default(),
         };
         writer.show(0);
         writer
@@ -196,8 +205,15 @@ impl Writer {
 
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
+            self.look_at_deadlines();
             let open = self.gather().await;
             self.recover(false)?;
+            if open
+                && !self.batch.is_due(Instant::now())
+                && let Some(tick) = self.due_tick()
+            {
+                self.batch.push_tick(tick);
+            }
             if self.batch.is_due(Instant::now()) || !open {
                 self.commit()?;
             }
@@ -213,7 +229,8 @@ impl Writer {
     /// Waits until there is something to do, then takes what is there. False: the writer is to end.
     async fn gather(&mut self) -> bool {
         let retry_at = self.loss.as_ref().map(|loss| loss.retry_at);
-        let waits = [self.batch.hold_until(), retry_at, self.house.next_at()];
+        let tick_at = self.ticks.next_at(self.clock.mono_ms());
+        let waits = [self.batch.hold_until(), retry_at, self.house.next_at(), tick_at];
         let first = match waits.into_iter().flatten().min() {
             Some(until) => match timeout_at(until, self.messages_rx.recv()).await {
                 Ok(first) => first,

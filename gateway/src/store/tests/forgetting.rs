@@ -519,7 +519,7 @@ fn a_file_of_the_first_version_gets_its_sums() {
     pour(&mut core, &clock, 100, 3);
     let known = usage(&mut core).0;
     core.conn()
-        .execute_batch("DROP TABLE usage; DROP TABLE forgotten; DROP TABLE thinned; DROP TABLE gap; PRAGMA user_version = 1")
+        .execute_batch("DROP TABLE usage; DROP TABLE forgotten; DROP TABLE thinned; DROP TABLE gap; DROP TABLE fold; PRAGMA user_version = 1")
         .unwrap();
     drop(core);
     let (mut core, _) = open_unsynced(dir.path(), &clock, "m1").unwrap();

@@ -1,0 +1,108 @@
+//! The pipeline of a configuration: what the daemon, the demo and rehearsals fold records by.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::config::Loaded;
+use crate::model::action::{Action, NoOutlet, Outlet};
+use crate::model::roll::Roll;
+use crate::pipeline::rule::Rules;
+use crate::pipeline::{Pipeline, Plan};
+use crate::rt::metrics::Metrics;
+
+/// Actions that wait for their executor. It takes them off at once and queues them by device, so that only a flood of
+/// alarms or an executor that has died fills it. Full: the action is not done and counted; its deadline in the pipeline
+/// then gives it up as failed.
+const ACTIONS_WAITING_MAX: usize = 1_024;
+
+/// What the pipeline has asked for: an action, and whether it was begun before a restart.
+pub type ActionsRx = mpsc::Receiver<(Action, bool)>;
+
+/// The pipeline at work, and what others share with it.
+#[derive(Debug)]
+pub struct Line {
+    pub pipeline: Pipeline,
+    pub roll: Arc<Roll>,
+    pub actions_rx: ActionsRx,
+}
+
+/// The pipeline of a running gateway.
+pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
+    let roll = Arc::new(Roll::default());
+    let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
+    let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
+    let pipeline = Pipeline::new(plan(loaded, rules(loaded)), Arc::clone(&roll), outlet);
+    Line { pipeline, roll, actions_rx }
+}
+
+/// A pipeline with these rules that does nothing, and the roll of what it raises.
+pub fn rehearsal(loaded: &Loaded, rules: Arc<Rules>) -> (Pipeline, Arc<Roll>) {
+    let roll = Arc::new(Roll::default());
+    (Pipeline::new(plan(loaded, rules), Arc::clone(&roll), Box::new(NoOutlet)), roll)
+}
+
+/// The rules that the configuration has.
+pub fn rules(_loaded: &Loaded) -> Arc<Rules> {
+    Arc::default()
+}
+
+fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
+    let directory = loaded.settings.directory(&loaded.profiles);
+    Plan { rules, directory: Arc::new(directory), ..Plan::default() }
+}
+
+/// The way from the journal's writer to the executor of actions.
+#[derive(Debug)]
+struct Queue {
+    actions_tx: mpsc::Sender<(Action, bool)>,
+    metrics: Arc<Metrics>,
+}
+
+impl Outlet for Queue {
+    fn hand(&mut self, action: Action, resumed: bool) {
+        let (action, why) = match self.actions_tx.try_send((action, resumed)) {
+            Ok(()) => return,
+            Err(TrySendError::Full((action, _))) => (action, "actions_waiting"),
+            Err(TrySendError::Closed((action, _))) => (action, "executor_gone"),
+        };
+        tracing::error!(action = action.id, device = %action.device, why, "an action is not done");
+        self.metrics.dropped("actions", why, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::action::Deed;
+    use crate::model::ids::{BootId, DeviceId};
+    use crate::model::stamp::{ClockTrust, Stamp};
+
+    #[test]
+    fn an_action_beyond_the_queue_is_counted_and_holds_up_nobody() {
+        let metrics = Arc::new(Metrics::new());
+        let (actions_tx, mut actions_rx) = mpsc::channel(2);
+        let mut queue = Queue { actions_tx, metrics: Arc::clone(&metrics) };
+        let at = Stamp { boot: BootId("b".into()), mono_ms: 1, wall_ms: 1, trust: ClockTrust::None };
+        let action = |n: u32| Action {
+            id: n.to_string(),
+            device: DeviceId::new("s").unwrap(),
+            deed: Deed::Hush,
+            alarm: None,
+            severity: None,
+            at: at.clone(),
+            act_within_ms: 1,
+            test: false,
+        };
+        for n in 0..3 {
+            queue.hand(action(n), n == 1);
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| actions_rx.try_recv().ok()).collect();
+        assert_eq!(taken, [(action(0), false), (action(1), true)]);
+        drop(actions_rx);
+        queue.hand(action(4), false);
+        let drops = metrics.drops();
+        assert_eq!(drops.iter().map(|drop| drop.count).sum::<u64>(), 2, "{drops:?}");
+    }
+}
