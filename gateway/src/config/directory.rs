@@ -89,7 +89,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-        use crate::south::profile::shipped_profiles;
+    use crate::south::profile::shipped_profiles;
 
     const COMPOUND: &str = r#"
         [gateway]
