@@ -5,6 +5,7 @@
 pub mod cmd;
 pub mod config;
 pub mod console;
+pub mod desk;
 pub mod model;
 pub mod north;
 pub mod pipeline;

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["model", "rt"]),
     ("north", &["model", "rt", "store"]),
     ("console", &["model", "rt", "store"]),
-    ("desk", &["model", "rt"]),
+    ("desk", &["model", "rt", "pipeline"]),
     ("config", &["model", "rt", "south", "pipeline", "north", "store"]),
 ];
 

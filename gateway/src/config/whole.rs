@@ -105,6 +105,10 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
     for (path, peer) in peers(parts) {
         problems.extend(super::peers::problems(&path, &peer));
     }
+    for (name, UplinkTable::Mqtt(uplink)) in &parts.uplinks {
+        let table = ["uplinks", name.as_str(), "mqtt", "commands"];
+        problems.extend(crate::north::commands::authority::problems(&table, &uplink.commands));
+    }
     // A URL can be judged by itself, also where another key of the same table is wrong.
     problems.extend(
         peers(partial).into_iter().filter_map(|(path, peer)| super::peers::url_problem(&path, &peer)),

@@ -1,7 +1,7 @@
 //! What a platform or a person at the box may order, whoever carried it here; and orders about alarms as the records by
 //! which the pipeline learns of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::action::own;
 use super::alarm::HandlingResult;
 use super::ids::{DeviceId, PointName, UplinkName};
-use super::record::{Draft, Record, Text, Value};
+use super::place::Place;
+use super::record::{Category, Draft, Record, Text, Value};
 use super::stamp::Stamp;
 
 /// Name of the event that carries an order about an alarm.
@@ -186,12 +187,70 @@ pub enum Verb {
     },
 }
 
+impl AlarmVerb {
+    /// The command's name on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Acknowledge => "alarm.acknowledge",
+            Self::Assign { .. } => "alarm.assign",
+            Self::Handle { .. } => "alarm.handle",
+            Self::Close => "alarm.close",
+            Self::Shelve { .. } => "alarm.shelve",
+            Self::Unshelve => "alarm.unshelve",
+            Self::TakeOutOfService => "alarm.out_of_service",
+            Self::ReturnToService => "alarm.in_service",
+        }
+    }
+}
+
+impl Verb {
+    /// The command's name on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Alarm { act, .. } => act.name(),
+            Self::Speak { .. } => "speak",
+            Self::Hush { .. } => "speak.stop",
+            Self::OpenDoor { .. } => "door.open",
+            Self::ResetDoor { .. } => "door.reset",
+            Self::Relay { .. } => "relay",
+            Self::Set { .. } => "set",
+            Self::Snapshot => "snapshot",
+            Self::Diagnose => "diagnose",
+            Self::PutRules { .. } => "rules.put",
+        }
+    }
+}
+
+/// What an orderer may touch. What lies outside does not exist for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Buildings; none: everywhere. With a list, what has no building lies outside.
+    pub buildings: Option<BTreeSet<String>>,
+    /// Categories of alarms; none: all.
+    pub categories: Option<BTreeSet<Category>>,
+}
+
+impl Scope {
+    /// Whether this place lies within.
+    pub fn covers(&self, place: &Place) -> bool {
+        let Some(buildings) = &self.buildings else { return true };
+        place.building.as_ref().is_some_and(|building| buildings.contains(building))
+    }
+
+    /// Whether alarms of this category lie within.
+    pub fn admits(&self, category: Category) -> bool {
+        self.categories.as_ref().is_none_or(|categories| categories.contains(&category))
+    }
+}
+
 /// An order that was authorised, judged in time, and remembered: to be carried out once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
+    /// Unlike any other of any source: `UPLINK/ID`, or `console/ID`.
     pub id: String,
     pub verb: Verb,
     pub actor: Actor,
+    pub scope: Scope,
     pub at: Stamp,
     /// How long it is good for, from `at`.
     pub lifetime_ms: u64,
@@ -224,4 +283,32 @@ pub struct Done {
 #[async_trait]
 pub trait Perform: Send + Sync + Debug {
     async fn perform(&self, order: Order) -> Done;
+}
+
+/// A box without a desk: nothing is carried out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDesk;
+
+#[async_trait]
+impl Perform for NoDesk {
+    async fn perform(&self, _order: Order) -> Done {
+        let detail = "this box carries out no orders".to_owned();
+        Done { end: End::Rejected, code: "not_possible".to_owned(), detail, data: None }
+    }
+}
+
+/// What became of a rule file that somebody sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RulesPut {
+    /// It is in place; what it would have raised in the past, and from when on it works.
+    Taken { rehearsal: serde_json::Value, detail: String },
+    /// It has mistakes; nothing was changed.
+    Refused { findings: Vec<String> },
+}
+
+/// Whoever keeps the rules of the box.
+#[async_trait]
+pub trait RuleBook: Send + Sync + Debug {
+    /// Checks a rule file, tries it on the past, and puts it in place.
+    async fn put(&self, name: &str, toml: &str) -> Result<RulesPut, String>;
 }

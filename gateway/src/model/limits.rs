@@ -89,8 +89,20 @@ pub const BACKLOG_RANGES_MAX: usize = 64;
 /// De-duplication keys remembered for one device.
 pub const DEDUP_KEYS_PER_DEVICE: usize = 32;
 
-/// Remembered command ids for one uplink: a repeated id is answered with the first answer.
-pub const COMMAND_IDS_KEPT: usize = 256;
+/// Remembered command ids for one uplink: a repeated id is answered with the first answer. More than an uplink may give
+/// within the longest life of a command that acts, so that none is done again since its id was forgotten.
+pub const COMMAND_IDS_KEPT: usize = 2_048;
+
+/// Commands that one uplink may give in a minute, and at once. A duty officer acknowledges a flood alarm by alarm; a
+/// platform in a loop must not wear out the disk.
+pub const COMMANDS_PER_MINUTE_MAX: u32 = 120;
+
+/// Longest life of a command that acts on the world, in seconds, whatever it says itself: nobody waits longer before a
+/// speaker.
+pub const ACTING_LIFETIME_S_MAX: u32 = 600;
+
+/// The same for doors: whoever stood there has gone.
+pub const DOOR_LIFETIME_S_MAX: u32 = 60;
 
 /// Boots whose wall time is remembered: two months of a box that is cut from power every day. Older records keep the
 /// time they were stamped with.
@@ -101,3 +113,8 @@ const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
 const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);
 const _: () = assert!(MEMORY_BYTES_MAX >= 4 * DRAFTS_PER_MESSAGE_MAX * RECORD_BODY_BYTES_MAX);
 const _: () = assert!(DRAFTS_PER_MESSAGE_MAX <= COMMIT_RECORDS_MAX);
+// A minute more than its life: the platform's clock may be ahead.
+const _: () = assert!(
+    COMMANDS_PER_MINUTE_MAX as usize * (ACTING_LIFETIME_S_MAX as usize / 60 + 2) < COMMAND_IDS_KEPT
+);
+const _: () = assert!(DOOR_LIFETIME_S_MAX <= ACTING_LIFETIME_S_MAX);

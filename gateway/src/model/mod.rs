@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod alarm;
+pub mod audit;
 pub mod check;
 pub mod clock;
 pub mod command;

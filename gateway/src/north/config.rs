@@ -43,6 +43,9 @@ pub struct UplinkConfig {
     /// What this platform may see (数据共享清单).
     #[serde(default)]
     pub filter: Filter,
+    /// What this platform may order.
+    #[serde(default)]
+    pub commands: CommandsConfig,
     /// How fast it connects and sends after an outage.
     #[serde(default)]
     pub pacing: Pacing,
@@ -88,6 +91,33 @@ pub struct Filter {
     pub hide: Vec<PlaceField>,
     /// File with a secret of 16 bytes or more; households then travel as keyed pseudonyms (假名化).
     pub pseudonym_key_file: Option<PathBuf>,
+}
+
+/// What a platform may order. What it may not see (`filter`) it may not order either.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommandsConfig {
+    /// Names of commands; `alarm.*` means all that begin so. Doors, relays, set points, speakers, support bundles and rules
+    /// only if they stand here.
+    #[schemars(inner(regex(pattern = r"^[a-z][a-z_]*(\.[a-z_]+|\.\*)?$")))]
+    pub allow: Vec<String>,
+    /// Where.
+    pub places: CommandPlaces,
+}
+
+impl Default for CommandsConfig {
+    fn default() -> Self {
+        let allow = ["replay", "snapshot", "alarm.*"].map(str::to_owned).to_vec();
+        Self { allow, places: CommandPlaces::default() }
+    }
+}
+
+/// Where a platform's orders reach. Absent means everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommandPlaces {
+    /// Buildings; what has no building is then out of reach.
+    pub buildings: Option<Vec<String>>,
 }
 
 /// A field of a place.

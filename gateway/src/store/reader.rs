@@ -13,6 +13,7 @@ use crate::model::record::{Class, Record, Severity};
 
 use super::error::{StoreError, sql, sql_is_damage};
 use super::heads::Heads;
+use super::op::CommandSlot;
 use super::row::{Epochs, Read, clocks, decode, fold_rows, int, last_ntp_ms, number, rank, select};
 use super::schema;
 use super::stage::load_heads;
@@ -147,6 +148,36 @@ impl Reader {
     /// The state of the pipeline as the last commit left it.
     pub(super) fn fold_rows(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.snapshot(fold_rows)
+    }
+
+    /// What is known of a command's id, without taking it for one that has come.
+    pub fn command(
+        &self,
+        uplink: &UplinkName,
+        id: &str,
+        body_hash: &[u8; 32],
+    ) -> Result<CommandSlot, StoreError> {
+        self.snapshot(|conn| {
+            let known = conn
+                .prepare_cached("SELECT body_hash, outcome FROM command WHERE uplink = ?1 AND id = ?2")?
+                .query_row([uplink.as_str(), id], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?)))
+                .optional()?;
+            Ok(match known {
+                None => CommandSlot::New,
+                Some((hash, outcome)) if hash == body_hash => CommandSlot::Known { outcome },
+                Some(_) => CommandSlot::Conflict,
+            })
+        })
+    }
+
+    /// Ids of an uplink's commands that were begun and have no outcome, in their order.
+    pub fn begun_commands(&self, uplink: &UplinkName) -> Result<Vec<String>, StoreError> {
+        self.snapshot(|conn| {
+            let mut select = conn
+                .prepare_cached("SELECT id FROM command WHERE uplink = ?1 AND outcome IS NULL ORDER BY n")?;
+            let ids = select.query_map([uplink.as_str()], |row| row.get(0))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
     }
 
     /// Where an uplink stood when it was last stored; none for a new one.

@@ -224,7 +224,7 @@ pub struct ReplayMessage {
     pub to: Sequence,
 }
 
-fn malformed(text: impl Into<String>) -> Refused {
+pub(super) fn malformed(text: impl Into<String>) -> Refused {
     (Refusal::DownMalformed, text.into())
 }
 
@@ -270,7 +270,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refused> {
 }
 
 /// A text for people and logs: not empty, bounded, without control characters.
-fn plain(name: &str, text: &str, bytes_max: usize) -> Result<(), Refused> {
+pub(super) fn plain(name: &str, text: &str, bytes_max: usize) -> Result<(), Refused> {
     if text.trim().is_empty() || text.len() > bytes_max {
         return Err(malformed(format!("`{name}` has {} bytes; give 1 to {bytes_max}", text.len())));
     }
@@ -426,6 +426,7 @@ pub fn fuzz(bytes: &[u8]) {
                 assert!(is_id(&command.id) && command.args.is_object(), "{command:?}");
                 let replay = ReplayArgs::read(&command.args);
                 assert!(replay.is_err() || replay.is_ok_and(|range| range.from <= range.to));
+                crate::north::commands::fuzz(&command);
             }
             Ok(Down::Receipt(_) | Down::Time(_)) => {}
             Err(refused) => {

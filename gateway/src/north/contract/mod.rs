@@ -12,6 +12,7 @@ pub mod asyncapi;
 pub mod audit;
 pub mod down;
 pub mod envelope;
+pub mod orders;
 pub mod records;
 pub mod schema;
 pub mod status;

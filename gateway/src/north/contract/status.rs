@@ -249,7 +249,7 @@ pub fn snapshot_pages(snapshot: &SnapshotData, frame: &Frame<'_>) -> Vec<Outgoin
             .alarms
             .iter()
             .filter(|open| open.test == test && is_open(open.alarm.state) && sees_alarm(open, frame));
-        chosen.map(in_short).collect()
+        chosen.map(alarm_in_short).collect()
     };
     let mut pages = branch_pages(snapshot, false, &visible(false), frame);
     let under_test = visible(true);
@@ -263,7 +263,8 @@ fn sees_alarm(open: &OpenAlarm, frame: &Frame<'_>) -> bool {
     frame.view.sees_body(&Body::Alarm(Box::new(open.alarm.clone())))
 }
 
-fn in_short(open: &OpenAlarm) -> wire::SnapshotAlarm {
+/// An open alarm as snapshots tell it.
+pub fn alarm_in_short(open: &OpenAlarm) -> wire::SnapshotAlarm {
     let alarm = &open.alarm;
     wire::SnapshotAlarm {
         alarm: alarm.alarm.clone(),

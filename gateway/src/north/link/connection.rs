@@ -334,6 +334,7 @@ impl Connection<'_> {
         shell.engine.connected(session, &shell.parts.clock.now());
         shell.spoke_as = Some(session.epoch);
         shell.show(now_ms, true);
+        shell.answer_late();
         for publish in std::mem::take(&mut self.early) {
             self.hear(&publish);
         }
@@ -447,7 +448,7 @@ impl Connection<'_> {
                 }
                 let epoch = shell.source.epoch();
                 if let Some(result) = answer_to_refused(&topics, topic, &publish.payload, &refused, epoch) {
-                    shell.answer(&result);
+                    shell.refuse_unread(&result);
                 }
             }
         }
@@ -508,7 +509,7 @@ impl Connection<'_> {
     }
 
     async fn drained(&mut self, until: Instant) -> Result<(), LinkError> {
-        while !self.shell.engine.is_drained() {
+        while !self.shell.engine.is_drained() || self.shell.has_commands() {
             tokio::select! {
                 biased;
                 Some(ack) = self.acks.next() => self.acknowledge(ack)?,

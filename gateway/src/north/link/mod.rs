@@ -11,6 +11,7 @@ mod asking;
 mod connection;
 mod lookback;
 mod options;
+mod ordering;
 mod reconnect;
 mod shell;
 
@@ -23,11 +24,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::model::command::Perform;
 use crate::model::ids::{GatewayName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::record::Class;
+use crate::model::roll::Roll;
 use crate::model::stamp::Stamp;
-use crate::north::commands;
+use crate::north::commands::Authority;
 use crate::north::config::UplinkConfig;
 use crate::north::contract::{Topics, View, ViewError};
 use crate::north::engine::{Engine, Settings};
@@ -59,6 +62,10 @@ pub struct Parts {
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
+    /// Open alarms.
+    pub roll: Arc<Roll>,
+    /// Carries out commands.
+    pub perform: Arc<dyn Perform>,
     /// When the process started.
     pub started: Stamp,
     /// How long a shutdown may wait for PUBACKs.
@@ -154,7 +161,7 @@ impl Link {
             view,
             delivery: parts.config.delivery,
             started: parts.started.clone(),
-            commands: commands::names(),
+            commands: Authority::of(&parts.config.commands, &parts.config.filter).names(),
             clock: Arc::clone(&parts.clock),
             asking: Arc::new(Mutex::new(Asking::new(parts.config.time))),
         };

@@ -15,8 +15,8 @@ use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::refusal::Refusal;
 use crate::model::stamp::Stamp;
-use crate::north::commands::{self, COMMANDS_AT_ONCE, Known};
-use crate::north::contract::{Command, CommandResult, command_result};
+use crate::north::commands::Authority;
+use crate::north::contract::CommandResult;
 use crate::north::engine::{Actions, Engine, gateway_event};
 use crate::rt::board::UplinkStatus;
 use crate::rt::echo::Echo;
@@ -24,6 +24,7 @@ use crate::store::CommandSlot;
 
 use super::Parts;
 use super::adapters::{self, ContractWording, StoreSource};
+use super::ordering::{Commands, Taken};
 
 /// Events of the uplink that wait for the journal at once. More are dropped and counted.
 const EVENTS_AT_ONCE: usize = 8;
@@ -43,8 +44,10 @@ const SLEEP_MS_MAX: u64 = 5_000;
 pub(super) enum Done {
     Settled { ticket: u64, written: bool },
     Told,
-    Begun { known: Known, command: Box<Command>, slot: Result<CommandSlot, JournalError> },
+    Begun { taken: Box<Taken>, slot: Result<CommandSlot, JournalError> },
     Ended { result: Box<CommandResult> },
+    /// Entries of the audit trail are stored, or lost.
+    Entered,
 }
 
 /// The connection that stands, or stood last.
@@ -86,9 +89,9 @@ pub(super) struct Shell {
     pub(super) echo: Echo,
     up: Option<UpSince>,
     pub(super) wake_at: Instant,
-    side: FuturesUnordered<BoxFuture<'static, Done>>,
-    events: usize,
-    commands: usize,
+    pub(super) side: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) events: usize,
+    pub(super) commands: Commands,
     board_at_ms: u64,
     duplicate_told_ms: Option<u64>,
     /// The epoch of the last connection that published its state.
@@ -108,7 +111,8 @@ impl Shell {
         wording: ContractWording,
     ) -> Self {
         let first_epoch = source.epoch();
-        Self {
+        let authority = Authority::of(&parts.config.commands, &parts.config.filter);
+        let mut shell = Self {
             parts,
             engine,
             source,
@@ -124,14 +128,16 @@ impl Shell {
             wake_at: Instant::now(),
             side: FuturesUnordered::new(),
             events: 0,
-            commands: 0,
+            commands: Commands::new(authority),
             board_at_ms: 0,
             duplicate_told_ms: None,
             spoke_as: None,
             foreign_met: 0,
             clock_changes: 0,
             dispute_told_ms: None,
-        }
+        };
+        shell.settle_left_behind();
+        shell
     }
 
     /// Whether the journal was opened since: the engine knows nothing of what stands in it.
@@ -232,43 +238,6 @@ impl Shell {
         self.tell(draft);
     }
 
-    /// A command from the platform: judged at this moment, remembered, then done.
-    pub(super) fn take_command(&mut self, command: Command) {
-        let (now, epoch) = (self.now(), self.source.epoch());
-        let uplink = self.parts.uplink.as_str();
-        let known = match commands::judge(&command, epoch, &now) {
-            Ok(known) => known,
-            Err((refusal, result)) => {
-                self.parts.metrics.refused(uplink, refusal);
-                self.answer(&result);
-                return;
-            }
-        };
-        if self.commands >= COMMANDS_AT_ONCE {
-            self.parts.metrics.refused(uplink, Refusal::QueueFull);
-            self.answer(&commands::not_now(&command, epoch, Refusal::QueueFull));
-            return;
-        }
-        self.commands += 1;
-        let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
-        let hash = commands::body_hash(&command);
-        self.side.push(
-            async move {
-                let slot = store.begin_command(&uplink, &command.id, hash).await;
-                Done::Begun { known, command: Box::new(command), slot }
-            }
-            .boxed(),
-        );
-    }
-
-    /// Sends an answer, if there is a connection to send it on; a platform repeats a command until it has one.
-    pub(super) fn answer(&mut self, result: &CommandResult) {
-        let now = self.now();
-        let clocks = self.parts.clock.clocks();
-        let message = command_result(result, &self.wording.frame(&now, &clocks));
-        self.engine.say(message);
-    }
-
     /// Waits for the journal: something asked of it is done, or there are new records (none).
     pub(super) async fn news(&mut self) -> Result<Option<Done>, JournalError> {
         tokio::select! {
@@ -286,48 +255,10 @@ impl Shell {
                 self.engine.settled(ticket, written, self.parts.clock.mono_ms());
             }
             Done::Told => self.events = self.events.saturating_sub(1),
-            Done::Begun { known, command, slot } => self.command_begun(known, &command, slot),
-            Done::Ended { result } => {
-                self.commands = self.commands.saturating_sub(1);
-                self.answer(&result);
-            }
+            Done::Begun { taken, slot } => self.command_begun(taken, slot),
+            Done::Ended { result } => self.command_ended(&result),
+            Done::Entered => self.trail_stored(),
         }
-    }
-
-    fn command_begun(&mut self, known: Known, command: &Command, slot: Result<CommandSlot, JournalError>) {
-        let epoch = self.source.epoch();
-        let slot = match slot {
-            Ok(slot) => slot,
-            Err(error) => {
-                warn!(uplink = %self.parts.uplink, id = command.id, error = %error, "a command was not taken");
-                self.commands = self.commands.saturating_sub(1);
-                self.answer(&commands::not_now(command, epoch, Refusal::StoreFailed));
-                return;
-            }
-        };
-        if let Some(result) = commands::remembered(command, epoch, &slot) {
-            self.parts.metrics.refused(self.parts.uplink.as_str(), Refusal::Repeated);
-            self.commands = self.commands.saturating_sub(1);
-            self.answer(&result);
-            return;
-        }
-        let (engine, source) = (&mut self.engine, &mut self.source);
-        let result = Box::new(commands::perform(known, command, epoch, engine, source));
-        let (store, uplink) = (self.parts.store.clone(), self.parts.uplink.clone());
-        self.side.push(
-            async move {
-                let text = commands::outcome_text(&result);
-                let ended = store.end_command(&uplink, &result.id, text).await;
-                // In memory only: it follows when the disk is back.
-                if let Err(error) = ended
-                    && !matches!(error, JournalError::Volatile)
-                {
-                    warn!(%uplink, id = result.id, error = %error, "a command's outcome was not stored");
-                }
-                Done::Ended { result }
-            }
-            .boxed(),
-        );
     }
 
     /// Writes board and counters.

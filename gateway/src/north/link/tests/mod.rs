@@ -87,6 +87,8 @@ impl Bench {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             board: Arc::clone(&board),
+            roll: Arc::default(),
+            perform: Arc::new(crate::model::command::NoDesk),
             started: clock.now(),
             drain: Duration::from_secs(2),
         };

@@ -1,0 +1,112 @@
+//! What one uplink may order: which commands, and where.
+
+use std::collections::BTreeSet;
+
+use crate::model::check::Problem;
+use crate::model::command::Scope;
+use crate::model::record::Class;
+use crate::north::config::{CommandsConfig, Filter};
+
+use super::Known;
+
+/// The rights of one uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    allowed: Vec<Known>,
+    scope: Scope,
+}
+
+impl Authority {
+    /// From the uplink's configuration. What a platform may not see it may not order either.
+    pub fn of(config: &CommandsConfig, filter: &Filter) -> Self {
+        let allowed = |known: &Known| config.allow.iter().any(|pattern| known.is_meant(pattern));
+        let sees_alarms = filter.classes.as_ref().is_none_or(|classes| classes.contains(&Class::Alarm));
+        let categories = filter.categories.as_ref().map(|list| list.iter().copied().collect());
+        let scope = Scope {
+            buildings: both(config.places.buildings.as_ref(), filter.buildings.as_ref()),
+            categories: if sees_alarms { categories } else { Some(BTreeSet::new()) },
+        };
+        Self { allowed: Known::ALL.into_iter().filter(allowed).collect(), scope }
+    }
+
+    pub fn allows(&self, known: Known) -> bool {
+        self.allowed.contains(&known)
+    }
+
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The names of its commands, as `up/state` tells them.
+    pub fn names(&self) -> Vec<String> {
+        self.allowed.iter().map(|known| known.as_str().to_owned()).collect()
+    }
+}
+
+fn both(one: Option<&Vec<String>>, other: Option<&Vec<String>>) -> Option<BTreeSet<String>> {
+    match (one, other) {
+        (None, None) => None,
+        (Some(list), None) | (None, Some(list)) => Some(list.iter().cloned().collect()),
+        (Some(one), Some(other)) => Some(one.iter().filter(|name| other.contains(name)).cloned().collect()),
+    }
+}
+
+/// Patterns that mean no command; `table` is the path of `[uplinks.NAME.mqtt.commands]`.
+pub fn problems(table: &[&str], config: &CommandsConfig) -> Vec<Problem> {
+    let strange = config.allow.iter().enumerate().filter(|(_, pattern)| {
+        !Known::ALL.iter().any(|known| known.is_meant(pattern))
+    });
+    strange
+        .map(|(place, pattern)| {
+            let place = place.to_string();
+            let path = [table, &["allow", &place]].concat();
+            let names: Vec<&str> = Known::ALL.iter().map(|known| known.as_str()).collect();
+            Problem::error(&path, format!("no command is called {pattern:?}"))
+                .hint(format!("there is: {}; `alarm.*` means all that begin so", names.join(", ")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::place::Place;
+    use crate::model::record::Category;
+
+    fn authority(commands: &str, filter: &str) -> Authority {
+        Authority::of(&toml::from_str(commands).unwrap(), &toml::from_str(filter).unwrap())
+    }
+
+    #[test]
+    fn without_a_word_a_platform_handles_alarms_and_opens_nothing() {
+        let usual = authority("", "");
+        for known in Known::ALL {
+            let name = known.as_str();
+            let expected = matches!(known, Known::Replay | Known::Snapshot) || name.starts_with("alarm.");
+            assert_eq!(usual.allows(known), expected, "{name}");
+        }
+        assert_eq!(usual.scope(), &Scope::default());
+        assert!(authority("allow = []", "").names().is_empty());
+        assert_eq!(authority("allow = [\"door.open\"]", "").names(), ["door.open"]);
+    }
+
+    #[test]
+    fn what_is_not_seen_is_not_ordered() {
+        let place = |building: &str| Place { building: Some(building.to_owned()), ..Place::default() };
+        let both = authority("places = { buildings = [\"1\", \"2\"] }", "buildings = [\"2\", \"3\"]");
+        assert!(both.scope().covers(&place("2")));
+        for outside in [place("1"), place("3"), Place::default()] {
+            assert!(!both.scope().covers(&outside), "{outside:?}");
+        }
+        assert!(!authority("", "categories = [\"fire\"]").scope().admits(Category::Care));
+        assert!(!authority("", "classes = [\"event\"]").scope().admits(Category::Fire));
+    }
+
+    #[test]
+    fn a_pattern_without_a_command_is_a_mistake() {
+        let config = toml::from_str("allow = [\"alarm.*\", \"door.open_all\", \"doors.*\"]").unwrap();
+        let problems = problems(&["uplinks", "street", "mqtt", "commands"], &config);
+        let places: Vec<_> = problems.iter().filter_map(|problem| problem.path.last().cloned()).collect();
+        assert_eq!(places, ["1", "2"]);
+    }
+}
