@@ -145,7 +145,7 @@ fn device(text: &str) -> Result<DeviceId, String> {
 }
 
 /// Milliseconds since 1970 UTC.
-fn moment(text: &str) -> Result<i64, String> {
+pub(super) fn moment(text: &str) -> Result<i64, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_millisecond());
     }
@@ -163,7 +163,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     })
 }
 
-fn open(source: &SourceArgs) -> anyhow::Result<Reader> {
+pub(super) fn open(source: &SourceArgs) -> anyhow::Result<Reader> {
     let dir = match &source.data_dir {
         Some(dir) => dir.clone(),
         None => config::load(&source.config.config)?.settings.gateway.data_dir,
@@ -306,7 +306,7 @@ fn json_line(out: &mut dyn Write, read: &Read, clocks: &Clocks) -> anyhow::Resul
 }
 
 /// RFC 3339 in UTC; none for a number that is no time.
-fn time(at: &Stamp) -> Option<String> {
+pub(super) fn time(at: &Stamp) -> Option<String> {
     let time = jiff::Timestamp::from_millisecond(at.wall_ms).ok()?;
     Some(format!("{time:.3}"))
 }

@@ -1,8 +1,11 @@
 //! Subcommands: one file each. `main` parses, this dispatches.
 
+pub mod alarm;
+pub mod audit;
 pub mod check;
 pub mod client;
 pub mod demo;
+mod desk;
 pub mod journal;
 mod line;
 mod logging;
@@ -41,6 +44,8 @@ enum Command {
     /// Ask the running gateway how it is (运行状态).
     Status(status::Args),
     Journal(journal::Args),
+    Alarm(alarm::Args),
+    Audit(audit::Args),
     /// Add an MQTT client of the embedded broker, or give it a new secret (客户端账号).
     Client {
         #[command(flatten)]
@@ -67,6 +72,8 @@ pub fn dispatch(cli: Cli) -> ExitCode {
             Err(error) => finish(until_unread(Err(error.into()))),
         },
         Command::Journal(args) => finish(journal::run(args, &mut io::stdout().lock())),
+        Command::Alarm(args) => finish(block_on(1, alarm::run(args)).and_then(|text| print(&text))),
+        Command::Audit(args) => finish(audit::run(&args, &mut io::stdout().lock())),
         Command::Client { config, args } => finish(client(&config, &args)),
         Command::Run(config) => {
             logging::init(logging::SERVICE);
@@ -162,7 +169,8 @@ mod tests {
             assert!(about.contains('（') || about.contains('('), "{}: {about:?}", command.get_name());
         }
         for words in
-            ["run -c x", "check x", "check -c x", "status -c x", "client -c x add z", "journal -c x tail"]
+            ["run -c x", "check x", "check -c x", "status -c x", "client -c x add z", "journal -c x tail", "alarm -c x list",
+             "alarm ack e-5 -c x --reason r", "audit -c x --json"]
         {
             let words = std::iter::once("gatehouse").chain(words.split(' '));
             assert!(Cli::try_parse_from(words.clone()).is_ok(), "{:?}", words.collect::<Vec<_>>());

@@ -31,5 +31,6 @@ pub async fn run(args: Args) -> anyhow::Result<String> {
         Answer::Status(status) if args.json => Ok(serde_json::to_string_pretty(&status)? + "\n"),
         Answer::Status(status) => Ok(status.text()),
         Answer::Error(error) => bail!("the daemon at {} refused: {error}", socket.display()),
+        _ => bail!("the daemon at {} answered another question; is it of another version?", socket.display()),
     }
 }

@@ -1,8 +1,11 @@
-//! The local socket: one JSON line asks, one JSON line answers. Its rights are the file's: owner and group.
+//! The local socket: one JSON line asks, one JSON line answers. Its rights are the file's: owner and group. Who asks is
+//! known by the kernel's word.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,27 +15,67 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::command::{Actor, Done, Order, Origin, Perform, Scope, Verb};
+use crate::model::roll::{Listed, Roll};
+
 use super::status::{Reporter, Status};
 
-/// Longest question.
-const QUESTION_BYTES_MAX: u64 = 4 * 1024;
+/// Longest question: a rule file as a platform may send it.
+const QUESTION_BYTES_MAX: u64 = 20 * 1024;
 /// How long a question and its answer may take.
 const EXCHANGE_MAX: Duration = Duration::from_secs(5);
+/// How long an order may take: a speaker has to finish what it says.
+const ORDER_MAX: Duration = Duration::from_mins(2);
+/// How long an order from here is good for.
+const ORDER_LIFETIME_MS: u64 = 60_000;
+/// Alarms of one answer.
+const PAGE_MAX: usize = 200;
+/// Longest name and longest reason that a person may give, in bytes.
+const OPERATOR_BYTES_MAX: usize = 128;
+const REASON_BYTES_MAX: usize = 1_024;
 /// Questions answered at once.
 const EXCHANGES_MAX: usize = 16;
 
 /// A question to the daemon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
 pub enum Question {
     Status,
+    /// Open alarms whose ids come after this one, a page of them.
+    Alarms {
+        #[serde(default)]
+        after: String,
+    },
+    /// To be carried out at once.
+    Order {
+        order: Verb,
+        /// Who orders, if that is not whom the kernel names: the guard at a shared account.
+        #[serde(default)]
+        operator: Option<String>,
+        reason: String,
+    },
+}
+
+impl Question {
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Status | Self::Alarms { .. } => EXCHANGE_MAX,
+            Self::Order { .. } => ORDER_MAX,
+        }
+    }
 }
 
 /// Its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     Status(Box<Status>),
+    /// Fewer than asked for: there are no more.
+    Alarms {
+        alarms: Vec<Listed>,
+        more: bool,
+    },
+    Done(Done),
     Error(String),
 }
 
@@ -43,17 +86,75 @@ pub enum AskError {
     Connect { path: PathBuf, source: io::Error },
     #[error("this user may not ask the daemon at {path}; ask as root or as a member of the daemon's group")]
     Denied { path: PathBuf },
-    #[error("the daemon at {path} did not answer within {} s", EXCHANGE_MAX.as_secs())]
-    Silent { path: PathBuf },
+    #[error("the daemon at {path} did not answer within {s} s")]
+    Silent { path: PathBuf, s: u64 },
     #[error("the talk with the daemon at {path} broke off")]
     Broken { path: PathBuf, source: io::Error },
     #[error("the daemon at {path} answered something else: {answer}")]
     Strange { path: PathBuf, answer: String },
 }
 
+/// What answers are made from.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    pub reporter: Reporter,
+    pub roll: Arc<Roll>,
+    pub perform: Arc<dyn Perform>,
+}
+
+/// Tells orders of one moment apart.
+static ORDERS: AtomicU64 = AtomicU64::new(0);
+
+impl Counter {
+    async fn answer(&self, question: Question, uid: u32) -> Answer {
+        match question {
+            Question::Status => Answer::Status(Box::new(self.reporter.status())),
+            Question::Alarms { after } => {
+                let mut alarms = self.roll.page(&after, PAGE_MAX.saturating_add(1));
+                let more = alarms.len() > PAGE_MAX;
+                alarms.truncate(PAGE_MAX);
+                Answer::Alarms { alarms, more }
+            }
+            Question::Order { order, operator, reason } => {
+                let at = self.reporter.clock.now();
+                let user = user(uid);
+                let operator = match operator {
+                    Some(operator) => format!("{operator} ({user})"),
+                    None => user,
+                };
+                if operator.len() > OPERATOR_BYTES_MAX || reason.len() > REASON_BYTES_MAX {
+                    return Answer::Error("the operator or the reason is too long".to_owned());
+                }
+                let boot: String = at.boot.0.chars().take(8).collect();
+                let n = ORDERS.fetch_add(1, Ordering::Relaxed);
+                let order = Order {
+                    id: format!("console/{boot}-{}-{n}", at.mono_ms),
+                    verb: order,
+                    actor: Actor { operator, source: Origin::Console, reason },
+                    scope: Scope::default(),
+                    at,
+                    lifetime_ms: ORDER_LIFETIME_MS,
+                };
+                Answer::Done(self.perform.perform(order).await)
+            }
+        }
+    }
+}
+
+/// The name of a local user, by the machine's own list.
+fn user(uid: u32) -> String {
+    let list = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = list.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid {uid}"))
+}
+
 /// Serves until cancelled. A stale socket file of a dead daemon is replaced: the journal's lock has already shown that
 /// no other daemon lives in this data directory.
-pub async fn serve(path: &Path, reporter: &Reporter, cancel: &CancellationToken) -> io::Result<()> {
+pub async fn serve(path: &Path, counter: &Counter, cancel: &CancellationToken) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -66,12 +167,10 @@ pub async fn serve(path: &Path, reporter: &Reporter, cancel: &CancellationToken)
             () = cancel.cancelled() => break,
             accepted = listener.accept(), if exchanges.len() < EXCHANGES_MAX => {
                 let (stream, _peer) = accepted?;
-                let reporter = reporter.clone();
+                let counter = counter.clone();
                 exchanges.spawn(async move {
-                    match timeout(EXCHANGE_MAX, exchange(stream, &reporter)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!(%error, "a local question broke off"),
-                        Err(_elapsed) => tracing::debug!("a local question took too long"),
+                    if let Err(error) = exchange(stream, &counter).await {
+                        tracing::debug!(%error, "a local question broke off");
                     }
                 });
             }
@@ -82,18 +181,23 @@ pub async fn serve(path: &Path, reporter: &Reporter, cancel: &CancellationToken)
     std::fs::remove_file(path)
 }
 
-async fn exchange(stream: UnixStream, reporter: &Reporter) -> io::Result<()> {
+async fn exchange(stream: UnixStream, counter: &Counter) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(reader.take(QUESTION_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
-        Ok(Question::Status) => Answer::Status(Box::new(reporter.status())),
+    timeout(EXCHANGE_MAX, BufReader::new(reader.take(QUESTION_BYTES_MAX)).read_line(&mut line)).await??;
+    let answer = match serde_json::from_str::<Question>(&line) {
+        // An order that was begun is carried to its end, also if whoever gave it has gone.
+        Ok(question) => counter.answer(question, uid).await,
         Err(error) => Answer::Error(format!("the question was not understood: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    writer.write_all(&text).await?;
-    writer.shutdown().await
+    timeout(EXCHANGE_MAX, async {
+        writer.write_all(&text).await?;
+        writer.shutdown().await
+    })
+    .await?
 }
 
 /// Asks the daemon behind `path`.
@@ -112,10 +216,11 @@ pub async fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
         BufReader::new(reader).read_line(&mut answer).await?;
         Ok(answer)
     };
-    let answer = match timeout(EXCHANGE_MAX, talk).await {
+    let patience = question.patience();
+    let answer = match timeout(patience, talk).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(source)) => return Err(AskError::Broken { path: at(), source }),
-        Err(_elapsed) => return Err(AskError::Silent { path: at() }),
+        Err(_elapsed) => return Err(AskError::Silent { path: at(), s: patience.as_secs() }),
     };
     serde_json::from_str(&answer)
         .map_err(|error| AskError::Strange { path: at(), answer: format!("{error} in {answer:?}") })
@@ -123,9 +228,8 @@ pub async fn ask(path: &Path, question: &Question) -> Result<Answer, AskError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::model::command::NoDesk;
     use crate::model::ids::GatewayName;
     use crate::rt::board::Board;
     use crate::rt::clock::ManualClock;
@@ -144,6 +248,7 @@ mod tests {
             roll: Arc::default(),
             started_mono_ms: 0,
         };
+        let counter = Counter { reporter, roll: Arc::default(), perform: Arc::new(NoDesk) };
         let cancel = CancellationToken::new();
         let client = async {
             while UnixStream::connect(&path).await.is_err() {
@@ -155,6 +260,16 @@ mod tests {
             assert_eq!(status.gateway.as_str(), "gate-1");
             assert!(status.text().contains("gate-1"));
 
+            let nothing = ask(&path, &Question::Alarms { after: String::new() }).await.unwrap();
+            assert_eq!(nothing, Answer::Alarms { alarms: Vec::new(), more: false });
+            let order = Question::Order {
+                order: Verb::Snapshot,
+                operator: Some("guard 3".to_owned()),
+                reason: "a look".to_owned(),
+            };
+            let Answer::Done(done) = ask(&path, &order).await.unwrap() else { panic!("no word of the order") };
+            assert_eq!(done.code, "not_possible");
+
             let mut stream = UnixStream::connect(&path).await.unwrap();
             stream.write_all(b"{\"ask\":\"open all doors\"}\n").await.unwrap();
             let mut answer = String::new();
@@ -162,7 +277,7 @@ mod tests {
             assert!(answer.contains("not understood"), "{answer}");
             cancel.cancel();
         };
-        let (served, ()) = tokio::join!(serve(&path, &reporter, &cancel), client);
+        let (served, ()) = tokio::join!(serve(&path, &counter, &cancel), client);
         served.unwrap();
         assert!(!path.exists(), "the socket file stays behind");
         assert!(matches!(ask(&path, &Question::Status).await, Err(AskError::Connect { .. })));

@@ -158,6 +158,18 @@ pub trait Act: Send + Sync + Debug {
     async fn act(&self, action: Action) -> Report;
 }
 
+/// A box without anybody who acts: whatever is asked has failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoAct;
+
+#[async_trait]
+impl Act for NoAct {
+    async fn act(&self, action: Action) -> Report {
+        let detail = "this box makes no device act".to_owned();
+        Report { action: action.id, progress: Progress::Failed, attempt: 0, detail }
+    }
+}
+
 /// Takes what the pipeline asks for, once it is committed. Must not wait.
 pub trait Outlet: Send + Debug {
     /// `resumed`: it was begun before a restart, and nobody knows how far it came.

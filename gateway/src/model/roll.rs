@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::alarm::Alarm;
 use super::command::Verdict;
 use super::ids::Seq;
@@ -13,7 +15,7 @@ use super::stamp::Stamp;
 const VERDICTS_KEPT: usize = 1_024;
 
 /// An open alarm as it stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listed {
     /// Number of the record that holds this revision.
     pub seq: Seq,
@@ -65,6 +67,12 @@ impl Roll {
     /// All open alarms, by id.
     pub fn open(&self) -> Vec<Listed> {
         self.lists().open.values().cloned().collect()
+    }
+
+    /// Open alarms whose ids come after `after`, so many at most: a page of [`Roll::open`].
+    pub fn page(&self, after: &str, most: usize) -> Vec<Listed> {
+        let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        self.lists().open.range::<str, _>(behind).take(most).map(|(_, listed)| listed.clone()).collect()
     }
 
     pub fn get(&self, alarm: &str) -> Option<Listed> {
