@@ -11,7 +11,6 @@ use crate::desk::bundle::{Bundle, Source};
 use crate::desk::{Desk, Parts};
 use crate::model::action::Act;
 use crate::model::command::RuleBook;
-use crate::model::roll::Roll;
 use crate::store::Store;
 
 /// Troubles that a summary names.
@@ -21,7 +20,6 @@ const ILLS_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Around {
     pub reporter: Reporter,
-    pub roll: Arc<Roll>,
     pub store: Store,
     pub act: Arc<dyn Act>,
     pub rules: Arc<dyn RuleBook>,
@@ -33,7 +31,7 @@ pub fn desk(loaded: &Loaded, around: Around) -> Arc<Desk> {
     let dir = loaded.settings.gateway.data_dir.join("bundles");
     Arc::new(Desk::new(Parts {
         journal: Arc::new(around.store),
-        roll: around.roll,
+        roll: Arc::clone(&around.reporter.roll),
         directory: Arc::new(directory),
         act: around.act,
         rules: around.rules,

@@ -11,11 +11,15 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ConfigArg;
+use super::desk::{Around, desk};
 use super::line::{Line, line};
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::status::Reporter;
+use crate::console::socket::Counter;
 use crate::console::{http, socket};
+use crate::model::action::NoAct;
 use crate::model::clock::Clocks;
+use crate::model::command::{NoRuleBook, Perform};
 use crate::model::ids::{BusName, ProfileName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::roll::Roll;
@@ -108,6 +112,19 @@ struct Shared {
     roll: Arc<Roll>,
 }
 
+impl Shared {
+    fn reporter(&self, loaded: &Loaded) -> Reporter {
+        Reporter {
+            gateway: loaded.settings.gateway.name.clone(),
+            clock: Arc::clone(&self.clock),
+            board: Arc::clone(&self.board),
+            metrics: Arc::clone(&self.metrics),
+            roll: Arc::clone(&self.roll),
+            started_mono_ms: self.clock.mono_ms(),
+        }
+    }
+}
+
 impl Daemon {
     /// Opens the journal and starts every unit. The journal comes first: nothing may be taken that cannot be kept.
     pub fn start(loaded: &Loaded) -> anyhow::Result<Self> {
@@ -124,10 +141,19 @@ impl Daemon {
         });
         clock.recall(clocks);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
-        spawn_house(&mut supervisor, loaded, &shared, &store);
+        let perform: Arc<dyn Perform> = desk(
+            loaded,
+            Around {
+                reporter: shared.reporter(loaded),
+                store: store.clone(),
+                act: Arc::new(NoAct),
+                rules: Arc::new(NoRuleBook),
+            },
+        );
+        spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));
         spawn_timekeeping(&mut supervisor, &clock, places, &shared, &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
-            spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, &store);
+            spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, (&store, &perform));
         }
         let mut listening = Vec::new();
         for (name, bus) in &loaded.settings.buses {
@@ -228,22 +254,20 @@ fn open_store(loaded: &Loaded, shared: &Shared, pipeline: Pipeline) -> anyhow::R
 }
 
 /// The local socket, the pages on loopback, and the watchdog.
-fn spawn_house(supervisor: &mut Supervisor, loaded: &Loaded, shared: &Shared, store: &Store) {
-    let reporter = Reporter {
-        gateway: loaded.settings.gateway.name.clone(),
-        clock: Arc::clone(&shared.clock),
-        board: Arc::clone(&shared.board),
-        metrics: Arc::clone(&shared.metrics),
-        roll: Arc::clone(&shared.roll),
-        started_mono_ms: shared.clock.mono_ms(),
-    };
+fn spawn_house(
+    supervisor: &mut Supervisor,
+    loaded: &Loaded,
+    shared: &Shared,
+    (store, perform): (&Store, &Arc<dyn Perform>),
+) {
+    let reporter = shared.reporter(loaded);
     let path = loaded.settings.gateway.socket();
-    let asked = reporter.clone();
+    let counter = Counter { reporter: reporter.clone(), perform: Arc::clone(perform) };
     supervisor.spawn(Stage::House, "local socket", move |unit| {
-        let (path, reporter) = (path.clone(), asked.clone());
+        let (path, counter) = (path.clone(), counter.clone());
         async move {
             unit.running();
-            socket::serve(&path, &reporter, &unit.cancel).await.map_err(UnitError::from)
+            socket::serve(&path, &counter, &unit.cancel).await.map_err(UnitError::from)
         }
     });
     if let Some(address) = loaded.settings.gateway.http {
@@ -288,7 +312,7 @@ fn spawn_uplink(
     (name, config): (&UplinkName, &UplinkConfig),
     loaded: &Loaded,
     shared: &Shared,
-    store: &Store,
+    (store, perform): (&Store, &Arc<dyn Perform>),
 ) {
     let link = Arc::new(Link::new(link::Parts {
         uplink: name.clone(),
@@ -299,6 +323,8 @@ fn spawn_uplink(
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),
         board: Arc::clone(&shared.board),
+        roll: Arc::clone(&shared.roll),
+        perform: Arc::clone(perform),
         started: shared.clock.now(),
         drain: NORTH_DRAIN,
     }));

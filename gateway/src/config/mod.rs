@@ -127,6 +127,8 @@ pub struct Loaded {
     pub profiles: BTreeMap<ProfileName, Profile>,
     /// Where relative paths start.
     pub base_dir: PathBuf,
+    /// What was read: a file, or a directory.
+    pub path: PathBuf,
     /// What a person should know all the same.
     pub warnings: Report,
 }
@@ -162,7 +164,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     if !texts.unreadable.is_empty() {
         return Err(Report::new(texts.notes, &texts.sources, texts.unreadable));
     }
-    examine(texts, &base_dir, true)
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    examine(texts, &base_dir, true).map(|loaded| Loaded { path, ..loaded })
 }
 
 /// Checks the bytes of one configuration file without touching any file: for tests and fuzzing.
@@ -210,7 +213,8 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     match settings {
         Some(settings) if report.clean() => {
             let base_dir = base_dir.to_owned();
-            Ok(Loaded { settings, profiles: known.profiles, base_dir, warnings: report })
+            let path = base_dir.clone();
+            Ok(Loaded { settings, profiles: known.profiles, base_dir, path, warnings: report })
         }
         _ => Err(report),
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::command::{Actor, Done, Order, Origin, Perform, Scope, Verb};
-use crate::model::roll::{Listed, Roll};
+use crate::model::roll::Listed;
 
 use super::status::{Reporter, Status};
 
@@ -98,7 +98,6 @@ pub enum AskError {
 #[derive(Debug, Clone)]
 pub struct Counter {
     pub reporter: Reporter,
-    pub roll: Arc<Roll>,
     pub perform: Arc<dyn Perform>,
 }
 
@@ -110,7 +109,7 @@ impl Counter {
         match question {
             Question::Status => Answer::Status(Box::new(self.reporter.status())),
             Question::Alarms { after } => {
-                let mut alarms = self.roll.page(&after, PAGE_MAX.saturating_add(1));
+                let mut alarms = self.reporter.roll.page(&after, PAGE_MAX.saturating_add(1));
                 let more = alarms.len() > PAGE_MAX;
                 alarms.truncate(PAGE_MAX);
                 Answer::Alarms { alarms, more }
@@ -248,7 +247,7 @@ mod tests {
             roll: Arc::default(),
             started_mono_ms: 0,
         };
-        let counter = Counter { reporter, roll: Arc::default(), perform: Arc::new(NoDesk) };
+        let counter = Counter { reporter, perform: Arc::new(NoDesk) };
         let cancel = CancellationToken::new();
         let client = async {
             while UnixStream::connect(&path).await.is_err() {

@@ -12,6 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::wire;
+use crate::model::audit;
 use crate::model::ids::UplinkName;
 use crate::model::place::Place;
 use crate::model::record::{Body, Category, Class, Record, Value};
@@ -127,6 +128,8 @@ impl View {
             Body::Gap(gap) => {
                 gap.uplink.as_ref().is_none_or(|uplink| *uplink == self.uplink) && self.sees_class(gap.class)
             }
+            // What a platform ordered, and why, is for no other.
+            Body::Event(event) if audit::is_private(event) && !audit::is_of(event, &self.uplink) => false,
             Body::Alarm(_) | Body::Event(_) | Body::Telemetry(_) => {
                 let category = body.category().is_none_or(|category| self.sees_category(category));
                 self.sees_class(body.class())
