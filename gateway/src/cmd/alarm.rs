@@ -214,7 +214,9 @@ fn find<'a>(open: &'a [Listed], wanted: &str) -> anyhow::Result<&'a Listed> {
         return Ok(exact);
     }
     let mut partly = open.iter().filter(|listed| listed.alarm.alarm.contains(wanted));
-    let first = partly.next().with_context(|| format!("no open alarm is called {wanted:?}; see `gatehouse alarm list`"))?;
+    let first = partly
+        .next()
+        .with_context(|| format!("no open alarm is called {wanted:?}; see `gatehouse alarm list`"))?;
     if partly.next().is_some() {
         bail!("{wanted:?} is a part of several open alarms; write more of it");
     }
@@ -360,7 +362,12 @@ mod tests {
         let text = Text { zh: "烟雾报警".to_owned(), en: "smoke".to_owned() };
         let draft = Draft::of_gateway(&at, None, ("smoke.detected", Some(level)), Default::default(), text);
         let Body::Event(raised) = draft.body else { panic!("no event") };
-        Listed { seq: 1, test: false, at, alarm: Alarm::new(id.to_owned(), AlarmState::Unacknowledged, *raised) }
+        Listed {
+            seq: 1,
+            test: false,
+            at,
+            alarm: Alarm::new(id.to_owned(), AlarmState::Unacknowledged, *raised),
+        }
     }
 
     #[test]

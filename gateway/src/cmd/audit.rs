@@ -209,7 +209,12 @@ mod tests {
 
     #[test]
     fn the_trail_shows_commands_and_what_people_did() {
-        let at = Stamp { boot: BootId("b".into()), mono_ms: 1, wall_ms: 1_767_225_600_000, trust: ClockTrust::Ntp };
+        let at = Stamp {
+            boot: BootId("b".into()),
+            mono_ms: 1,
+            wall_ms: 1_767_225_600_000,
+            trust: ClockTrust::Ntp,
+        };
         let source = Origin::Platform(UplinkName::new("street").unwrap());
         let actor = Actor { operator: "duty-07".to_owned(), source, reason: "visitor".to_owned() };
         let entry = audit::Entry {
@@ -218,13 +223,20 @@ mod tests {
             actor,
             args: r#"{"door":"door-1"}"#.to_owned(),
         };
-        let ended = audit::Ended { outcome: "done".to_owned(), code: "relay_pulsed".to_owned(), ..Default::default() };
+        let ended = audit::Ended {
+            outcome: "done".to_owned(),
+            code: "relay_pulsed".to_owned(),
+            ..Default::default()
+        };
         let line_of = |record: &Record| line(record, &Clocks::default());
         let shown = line_of(&record(entry.ended(&at, &ended))).unwrap().text();
-        for part in ["2026-01-01T00:00:00", "platform street", "duty-07", "door.open", "relay_pulsed", "visitor"] {
+        for part in
+            ["2026-01-01T00:00:00", "platform street", "duty-07", "door.open", "relay_pulsed", "visitor"]
+        {
             assert!(shown.contains(part), "{part} in {shown}");
         }
-        let other = Draft::of_gateway(&at, None, ("clock.changed", None), Default::default(), Text::default());
+        let other =
+            Draft::of_gateway(&at, None, ("clock.changed", None), Default::default(), Text::default());
         let Body::Event(raised) = other.body.clone() else { panic!("no event") };
         assert_eq!(line_of(&record(other)), None);
 
@@ -242,7 +254,12 @@ mod tests {
             (ChangeKind::Raised, "rule", false),
         ] {
             alarm.change = Some(change(what, source));
-            let draft = Draft { at: at.clone(), test: false, dedup: None, body: Body::Alarm(Box::new(alarm.clone())) };
+            let draft = Draft {
+                at: at.clone(),
+                test: false,
+                dedup: None,
+                body: Body::Alarm(Box::new(alarm.clone())),
+            };
             let shown = line_of(&record(draft));
             assert_eq!(shown.is_some(), told, "{what:?}");
             assert!(shown.is_none_or(|line| line.command == "c-2"));

@@ -168,10 +168,17 @@ mod tests {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(about.contains('（') || about.contains('('), "{}: {about:?}", command.get_name());
         }
-        for words in
-            ["run -c x", "check x", "check -c x", "status -c x", "client -c x add z", "journal -c x tail", "alarm -c x list",
-             "alarm ack e-5 -c x --reason r", "audit -c x --json"]
-        {
+        for words in [
+            "run -c x",
+            "check x",
+            "check -c x",
+            "status -c x",
+            "client -c x add z",
+            "journal -c x tail",
+            "alarm -c x list",
+            "alarm ack e-5 -c x --reason r",
+            "audit -c x --json",
+        ] {
             let words = std::iter::once("gatehouse").chain(words.split(' '));
             assert!(Cli::try_parse_from(words.clone()).is_ok(), "{:?}", words.collect::<Vec<_>>());
         }

@@ -266,7 +266,9 @@ mod tests {
                 operator: Some("guard 3".to_owned()),
                 reason: "a look".to_owned(),
             };
-            let Answer::Done(done) = ask(&path, &order).await.unwrap() else { panic!("no word of the order") };
+            let Answer::Done(done) = ask(&path, &order).await.unwrap() else {
+                panic!("no word of the order")
+            };
             assert_eq!(done.code, "not_possible");
 
             let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -50,7 +50,9 @@ impl Desk {
         };
         let now = |rev: u64| json!({ "alarm": alarm, "rev": rev });
         match self.parts.roll.verdict(&order.command) {
-            Some(Verdict::Done { rev }) => answers::done("ok", format!("revision {rev}{kept}")).with(now(rev)),
+            Some(Verdict::Done { rev }) => {
+                answers::done("ok", format!("revision {rev}{kept}")).with(now(rev))
+            }
             Some(Verdict::Already { rev }) => answers::done("already", "it was so already").with(now(rev)),
             Some(Verdict::Unknown) => unknown(),
             Some(Verdict::Outdated { rev }) => {

@@ -64,7 +64,9 @@ impl Bundle {
     /// Writes a bundle, and takes the oldest away.
     pub fn write(&self, now: &Stamp) -> Result<Written, BundleError> {
         let mut whole = Map::from_iter([("at".to_owned(), json!(now))]);
-        whole.extend(self.parts.iter().map(|(name, make)| ((*name).to_owned(), bounded(make(), PART_BYTES_MAX))));
+        whole.extend(
+            self.parts.iter().map(|(name, make)| ((*name).to_owned(), bounded(make(), PART_BYTES_MAX))),
+        );
         let text = Value::Object(whole).to_string();
         let digest = Sha256::digest(text.as_bytes());
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -73,7 +75,8 @@ impl Bundle {
         let failed = |source| BundleError { path: path.clone(), source };
         fs::create_dir_all(&self.dir).map_err(failed)?;
         let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o640).open(&path).map_err(failed)?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o640).open(&path).map_err(failed)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         if let Err(error) = forget(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "old support bundles were not removed");
@@ -115,7 +118,12 @@ mod tests {
             parts: vec![("status", Arc::new(|| json!({ "ill": [] }))), ("huge", huge)],
             summary: Arc::new(|| json!({ "ok": true })),
         };
-        let at = |mono_ms| Stamp { boot: BootId("0123456789".into()), mono_ms, wall_ms: 0, trust: ClockTrust::None };
+        let at = |mono_ms| Stamp {
+            boot: BootId("0123456789".into()),
+            mono_ms,
+            wall_ms: 0,
+            trust: ClockTrust::None,
+        };
         for mono_ms in 0..5 {
             let written = bundle.write(&at(mono_ms)).unwrap();
             let text = fs::read(&written.path).unwrap();

@@ -41,7 +41,13 @@ impl Desk {
         found.ok_or_else(|| refused("device_unknown", format!("there is no device {id} for you")))
     }
 
-    async fn act(&self, order: &Order, device: &DeviceId, (n, deed): (usize, &Deed), within_ms: u64) -> Report {
+    async fn act(
+        &self,
+        order: &Order,
+        device: &DeviceId,
+        (n, deed): (usize, &Deed),
+        within_ms: u64,
+    ) -> Report {
         let action = Action {
             id: format!("{}.{n}", order.id),
             device: device.clone(),
@@ -153,10 +159,8 @@ impl Desk {
             Ok(chosen) => chosen,
             Err(refused) => return *refused,
         };
-        let acts = chosen
-            .iter()
-            .zip(1..)
-            .map(|(device, n)| self.act(order, device, (n, &deed), order.lifetime_ms));
+        let acts =
+            chosen.iter().zip(1..).map(|(device, n)| self.act(order, device, (n, &deed), order.lifetime_ms));
         let reports = join_all(acts).await;
         together(&deed, &chosen, &reports)
     }
@@ -168,12 +172,15 @@ fn together(deed: &Deed, devices: &[DeviceId], reports: &[Report]) -> Done {
     let data: Map<_, _> = devices
         .iter()
         .zip(&each)
-        .map(|(device, done)| (device.to_string(), json!({ "outcome": answers::word(done.end), "code": done.code })))
+        .map(|(device, done)| {
+            (device.to_string(), json!({ "outcome": answers::word(done.end), "code": done.code }))
+        })
         .collect();
     let good = each.iter().filter(|done| done.end == End::Done).count();
-    let weakest = reports.iter().zip(&each).min_by_key(|(report, done)| {
-        (rank(done.end), report.progress == Progress::Confirmed)
-    });
+    let weakest = reports
+        .iter()
+        .zip(&each)
+        .min_by_key(|(report, done)| (rank(done.end), report.progress == Progress::Confirmed));
     let Some((_, weakest)) = weakest else { return answers::rejected("device_unknown", "no device") };
     let mut answer = weakest.clone();
     if good > 0 && good < each.len() {

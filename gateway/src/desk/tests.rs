@@ -7,9 +7,7 @@ use super::*;
 use crate::model::action::{Action, Deed, Progress, Report};
 use crate::model::alarm::{Alarm, AlarmState};
 use crate::model::audit::{COMMAND_ENDED, COMMAND_ORDERED};
-use crate::model::command::{
-    Actor, AlarmOrder, AlarmVerb, End, Origin, RulesPut, Scope, Verdict,
-};
+use crate::model::command::{Actor, AlarmOrder, AlarmVerb, End, Origin, RulesPut, Scope, Verdict};
 use crate::model::ids::{DeviceId, Epoch, PointName, ProfileName, UplinkName};
 use crate::model::journal::Committed;
 use crate::model::place::Place;
@@ -44,7 +42,9 @@ impl Journal for Book {
                 test: false,
                 body: draft.body.clone(),
             };
-            if let (Some(order), Some(verdict)) = (AlarmOrder::read(&record), self.verdict.lock().unwrap().clone()) {
+            if let (Some(order), Some(verdict)) =
+                (AlarmOrder::read(&record), self.verdict.lock().unwrap().clone())
+            {
                 self.roll.note(order.command, verdict);
             }
             self.kept.lock().unwrap().push(draft);
@@ -77,7 +77,10 @@ struct Rules;
 impl RuleBook for Rules {
     async fn put(&self, _name: &str, toml: &str) -> Result<RulesPut, String> {
         match toml {
-            "good" => Ok(RulesPut::Taken { rehearsal: json!({ "alarms": 3 }), detail: "at the next start".to_owned() }),
+            "good" => Ok(RulesPut::Taken {
+                rehearsal: json!({ "alarms": 3 }),
+                detail: "at the next start".to_owned(),
+            }),
             "bad" => Ok(RulesPut::Refused { findings: vec!["line 1: no such event".to_owned()] }),
             _ => Err("the disk is full".to_owned()),
         }
@@ -117,7 +120,11 @@ impl Bench {
             speaker: Some(Speaker { lan: true, confirms_played: true, text_chars_max: 100 }),
             ..Abilities::default()
         };
-        let door = || Abilities { door: true, outputs: [PointName::new("lock").unwrap()].into(), ..Abilities::default() };
+        let door = || Abilities {
+            door: true,
+            outputs: [PointName::new("lock").unwrap()].into(),
+            ..Abilities::default()
+        };
         let relay = Abilities { outputs: [PointName::new("light").unwrap()].into(), ..Abilities::default() };
         let devices = [
             ("horn-1", device("1", &["gate", "loud"], speaker())),
@@ -173,7 +180,13 @@ impl Bench {
     }
 
     fn raise(&self, alarm: &str, building: &str, category: Category) {
-        let draft = Draft::of_gateway(&self.clock.now(), None, ("x.happened", None), BTreeMap::new(), Text::default());
+        let draft = Draft::of_gateway(
+            &self.clock.now(),
+            None,
+            ("x.happened", None),
+            BTreeMap::new(),
+            Text::default(),
+        );
         let Body::Event(mut raised) = draft.body else { panic!("no event") };
         raised.place.building = Some(building.to_owned());
         raised.category = category;
@@ -239,10 +252,7 @@ async fn what_lies_outside_the_scope_does_not_exist() {
     bench.raise("far", "2", Category::Fire);
     bench.raise("other", "1", Category::Care);
     bench.answers("door-1", Progress::Accepted);
-    let scope = Scope {
-        buildings: Some(["1".to_owned()].into()),
-        categories: Some([Category::Fire].into()),
-    };
+    let scope = Scope { buildings: Some(["1".to_owned()].into()), categories: Some([Category::Fire].into()) };
     let within = async |verb| bench.desk.perform(Order { scope: scope.clone(), ..bench.order(verb) }).await;
     for (verb, code) in [
         (acknowledge("near"), "ok"),
@@ -292,7 +302,12 @@ async fn a_device_that_never_answers_is_unknown() {
 async fn orders_fit_what_a_device_can_do() {
     let bench = Bench::new();
     let point = |name: &str| PointName::new(name).unwrap();
-    let relay = |device: &str, name: &str| Verb::Relay { device: id(device), point: point(name), on: true, for_ms: None };
+    let relay = |device: &str, name: &str| Verb::Relay {
+        device: id(device),
+        point: point(name),
+        on: true,
+        for_ms: None,
+    };
     bench.answers("relay-1", Progress::Confirmed);
     for (verb, code) in [
         (open("horn-1"), "not_possible"),

@@ -69,8 +69,10 @@ impl Entry {
 
     /// It is being carried out.
     pub fn ordered(&self, at: &Stamp) -> Draft {
-        let words =
-            Text { zh: format!("执行命令 {}", self.verb), en: format!("command {} is carried out", self.verb) };
+        let words = Text {
+            zh: format!("执行命令 {}", self.verb),
+            en: format!("command {} is carried out", self.verb),
+        };
         Draft::of_gateway(at, None, (COMMAND_ORDERED, None), self.params(), words)
     }
 
@@ -135,7 +137,8 @@ mod tests {
             actor,
             args: format!("{{\"text\":\"{}\"}}", "请注意".repeat(300)),
         };
-        let ended = Ended { outcome: "rejected".to_owned(), code: "not_possible".to_owned(), ..Ended::default() };
+        let ended =
+            Ended { outcome: "rejected".to_owned(), code: "not_possible".to_owned(), ..Ended::default() };
         for draft in [entry.ordered(&at), entry.ended(&at, &ended)] {
             let Body::Event(event) = draft.body else { panic!("no event") };
             assert!(is_private(&event) && is_of(&event, &street));

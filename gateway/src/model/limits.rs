@@ -114,7 +114,6 @@ const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);
 const _: () = assert!(MEMORY_BYTES_MAX >= 4 * DRAFTS_PER_MESSAGE_MAX * RECORD_BODY_BYTES_MAX);
 const _: () = assert!(DRAFTS_PER_MESSAGE_MAX <= COMMIT_RECORDS_MAX);
 // A minute more than its life: the platform's clock may be ahead.
-const _: () = assert!(
-    COMMANDS_PER_MINUTE_MAX as usize * (ACTING_LIFETIME_S_MAX as usize / 60 + 2) < COMMAND_IDS_KEPT
-);
+const _: () =
+    assert!(COMMANDS_PER_MINUTE_MAX as usize * (ACTING_LIFETIME_S_MAX as usize / 60 + 2) < COMMAND_IDS_KEPT);
 const _: () = assert!(DOOR_LIFETIME_S_MAX <= ACTING_LIFETIME_S_MAX);

@@ -53,9 +53,11 @@ fn both(one: Option<&Vec<String>>, other: Option<&Vec<String>>) -> Option<BTreeS
 
 /// Patterns that mean no command; `table` is the path of `[uplinks.NAME.mqtt.commands]`.
 pub fn problems(table: &[&str], config: &CommandsConfig) -> Vec<Problem> {
-    let strange = config.allow.iter().enumerate().filter(|(_, pattern)| {
-        !Known::ALL.iter().any(|known| known.is_meant(pattern))
-    });
+    let strange = config
+        .allow
+        .iter()
+        .enumerate()
+        .filter(|(_, pattern)| !Known::ALL.iter().any(|known| known.is_meant(pattern)));
     strange
         .map(|(place, pattern)| {
             let place = place.to_string();

@@ -99,7 +99,9 @@ impl Known {
     pub const fn lifetime_s_max(self) -> Option<u32> {
         match self {
             Self::OpenDoor | Self::ResetDoor => Some(DOOR_LIFETIME_S_MAX),
-            Self::Speak | Self::Hush | Self::Relay | Self::Set | Self::PutRules => Some(ACTING_LIFETIME_S_MAX),
+            Self::Speak | Self::Hush | Self::Relay | Self::Set | Self::PutRules => {
+                Some(ACTING_LIFETIME_S_MAX)
+            }
             _ => None,
         }
     }

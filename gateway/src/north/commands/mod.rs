@@ -22,9 +22,9 @@ use crate::north::contract::orders::{self, SnapshotArgs};
 use crate::north::contract::status::alarm_in_short;
 use crate::north::contract::{Command, CommandResult, OpenAlarm, Outcome, View};
 use crate::north::engine::{Engine, Read, ReplayError, Source};
+use crate::store::CommandSlot;
 pub use authority::Authority;
 pub use known::Known;
-use crate::store::CommandSlot;
 
 /// Commands of one uplink that are under way at once. More are answered, not done.
 pub const COMMANDS_AT_ONCE: usize = 16;
@@ -79,12 +79,7 @@ pub type Refused = (Refusal, Box<CommandResult>);
 
 /// Whether the command may be done: it is known and allowed, its age, judged at this moment only, is within its lifetime,
 /// and its arguments make sense.
-pub fn judge(
-    command: &Command,
-    epoch: Epoch,
-    now: &Stamp,
-    authority: &Authority,
-) -> Result<Judged, Refused> {
+pub fn judge(command: &Command, epoch: Epoch, now: &Stamp, authority: &Authority) -> Result<Judged, Refused> {
     let refuse = |refusal: Refusal, outcome, detail: String| {
         (refusal, Box::new(answer(command, epoch, outcome, refusal.as_str(), detail)))
     };
@@ -116,8 +111,8 @@ pub fn judge(
             return Err(refuse(Refusal::CommandExpired, Outcome::Expired, detail));
         }
     };
-    let task = task(known, &command.args)
-        .map_err(|(refusal, detail)| refuse(refusal, Outcome::Rejected, detail))?;
+    let task =
+        task(known, &command.args).map_err(|(refusal, detail)| refuse(refusal, Outcome::Rejected, detail))?;
     Ok(Judged { known, task, lifetime_ms })
 }
 
@@ -200,7 +195,8 @@ fn not_now_detail(refusal: Refusal) -> &'static str {
 
 /// An outcome as the journal keeps it.
 pub fn outcome_text(result: &CommandResult) -> String {
-    let data = result.data.clone().filter(|data| data.to_string().len() <= DATA_BYTES_MAX).unwrap_or_default();
+    let data =
+        result.data.clone().filter(|data| data.to_string().len() <= DATA_BYTES_MAX).unwrap_or_default();
     json!({ "outcome": result.outcome, "code": result.code, "detail": result.detail, "data": data })
         .to_string()
 }
@@ -298,8 +294,7 @@ pub fn snapshot(
         .collect();
     let (mut alarms, mut bytes, mut next) = (Vec::new(), 0_usize, None);
     for listed in seen.iter().filter(|listed| listed.alarm.alarm.as_str() > after) {
-        let open =
-            OpenAlarm { seq: listed.seq, test: listed.test, alarm: listed.alarm.clone() };
+        let open = OpenAlarm { seq: listed.seq, test: listed.test, alarm: listed.alarm.clone() };
         let mut short = serde_json::to_value(alarm_in_short(&open)).unwrap_or_default();
         if let (true, Value::Object(short)) = (listed.test, &mut short) {
             short.insert("test".to_owned(), true.into());

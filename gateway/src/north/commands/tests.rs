@@ -21,8 +21,7 @@ fn command(name: &str, issued: Issued) -> Command {
 fn a_command_is_taken_in_time_or_answered() {
     let now = ManualClock::new().now();
     let wall = |by_ms: i64| Issued::Wall { ms: now.wall_ms + by_ms };
-    let boxed =
-        |boot: &str, mono_ms| Issued::Box { boot: crate::model::ids::BootId(boot.into()), mono_ms };
+    let boxed = |boot: &str, mono_ms| Issued::Box { boot: crate::model::ids::BootId(boot.into()), mono_ms };
     let table = [
         ("replay", wall(-1_000), None),
         ("replay", boxed(&now.boot.0, now.mono_ms), None),

@@ -278,7 +278,9 @@ pub fn speak(args: &Value) -> Result<Verb, Refused> {
     text.iter().try_for_each(|text| plain("args.text", text, TEXT_BYTES_MAX))?;
     clip.iter().try_for_each(|clip| plain("args.clip", clip, NAME_BYTES_MAX))?;
     if volume > VOLUME_MAX || !(1..=REPEAT_MAX).contains(&repeat) {
-        return Err(malformed(format!("`args.volume` is 0 to {VOLUME_MAX}, `args.repeat` 1 to {REPEAT_MAX}")));
+        return Err(malformed(format!(
+            "`args.volume` is 0 to {VOLUME_MAX}, `args.repeat` 1 to {REPEAT_MAX}"
+        )));
     }
     Ok(Verb::Speak { speakers, tags, text, clip, volume, repeat })
 }
@@ -335,7 +337,9 @@ pub fn put_rules(args: &Value) -> Result<Verb, Refused> {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || (at > 0 && matches!(byte, b'_' | b'-'))
     };
     if name.is_empty() || name.len() > FILE_BYTES_MAX || !name.bytes().enumerate().all(fits) {
-        return Err(malformed("`args.name` is made of a-z, 0-9, '_' and '-' and begins with a letter or digit"));
+        return Err(malformed(
+            "`args.name` is made of a-z, 0-9, '_' and '-' and begins with a letter or digit",
+        ));
     }
     if toml.trim().is_empty() {
         return Err(malformed("`args.toml` is empty"));

@@ -342,7 +342,11 @@ impl Shell {
     }
 }
 
-async fn remember(store: &crate::store::Store, uplink: &crate::model::ids::UplinkName, result: &CommandResult) {
+async fn remember(
+    store: &crate::store::Store,
+    uplink: &crate::model::ids::UplinkName,
+    result: &CommandResult,
+) {
     let text = commands::outcome_text(result);
     // In memory only: it follows when the disk is back.
     match store.end_command(uplink, &result.id, text).await {

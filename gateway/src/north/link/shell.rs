@@ -42,10 +42,18 @@ const SLEEP_MS_MAX: u64 = 5_000;
 /// Something that was asked of the journal is done.
 #[derive(Debug)]
 pub(super) enum Done {
-    Settled { ticket: u64, written: bool },
+    Settled {
+        ticket: u64,
+        written: bool,
+    },
     Told,
-    Begun { taken: Box<Taken>, slot: Result<CommandSlot, JournalError> },
-    Ended { result: Box<CommandResult> },
+    Begun {
+        taken: Box<Taken>,
+        slot: Result<CommandSlot, JournalError>,
+    },
+    Ended {
+        result: Box<CommandResult>,
+    },
     /// Entries of the audit trail are stored, or lost.
     Entered,
 }
