@@ -19,6 +19,18 @@ pub const ACTION_REQUESTED: &str = "action.requested";
 /// Name of the event that tells of an attempt or of the end of an action.
 pub const ACTION_REPORTED: &str = "action.reported";
 
+/// How the ids of questions end that care asks at a household's own speaker: they are no alarms, and stay in the box.
+pub const ASKED_BY_CARE: &str = "-care-ask";
+
+/// Whether an event tells of such a question.
+pub fn is_question_of_care(event: &Event) -> bool {
+    let named = [ACTION_REQUESTED, ACTION_REPORTED].contains(&event.name.as_str());
+    let Some(Value::Text(id)) = event.params.get("action").filter(|_| named && event.device.is_gateway()) else {
+        return false;
+    };
+    id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm).ends_with(ASKED_BY_CARE)
+}
+
 /// One thing that one device is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Action {

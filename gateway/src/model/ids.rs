@@ -129,6 +129,14 @@ name! {
     RuleName
 }
 name! {
+    /// A household that is cared for: `[care.NAME]`.
+    CareName
+}
+name! {
+    /// Whom people are told by: `[notifiers.NAME.webhook]`.
+    NotifierName
+}
+name! {
     /// A device profile: a file in config/profiles/.
     ProfileName
 }

@@ -5,3 +5,4 @@ pub mod config;
 pub mod contract;
 pub mod engine;
 pub mod link;
+pub mod notify;

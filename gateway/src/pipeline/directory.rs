@@ -25,6 +25,8 @@ pub struct Entry {
     pub points: BTreeMap<PointName, PointType>,
     /// Names of the events that its profile can tell.
     pub events: BTreeSet<String>,
+    /// How often it says something at least, seconds; none: its silence means nothing.
+    pub heartbeat_s: Option<u32>,
     /// Under maintenance: what it says is a test.
     pub maintenance: bool,
     pub abilities: Abilities,

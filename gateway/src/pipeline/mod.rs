@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::action::{Action, Outlet, Report};
+use crate::model::alarm::{Alarm, AlarmState};
 use crate::model::command::{AlarmOrder, Verdict};
 use crate::model::ids::BootId;
 use crate::model::journal::Fold;
@@ -29,7 +30,7 @@ use crate::model::record::{Body, Draft, Record};
 use crate::model::roll::{Listed, Roll};
 use crate::model::stamp::Stamp;
 
-use self::action::Actions;
+use self::action::{Actions, Asked};
 use self::alarm::{AlarmConfig, Book};
 use self::care::{Care, CareConfig};
 use self::directory::Directory;
@@ -145,11 +146,31 @@ impl Pipeline {
         let mut signals = Vec::new();
         match part {
             0 => self.rules.fire(now, key, self.plan.utc_offset_min, &mut signals),
-            1 => self.care.fire(now, key, &mut signals),
+            1 => {
+                let asks = self.care.fire(now, key, &mut signals);
+                self.ask(now, asks, (epoch, pos), out);
+            }
             2 => self.book.fire(now, key, &mut signals, out),
             _ => self.actions.fire(now, key, &mut signals, out),
         }
         self.signal(now, signals, (epoch, pos), out);
+    }
+
+    /// Questions of care are asked without an alarm: the first stage bothers nobody but the household.
+    fn ask(
+        &mut self,
+        now: &Now,
+        asks: Vec<care::Ask>,
+        (epoch, pos): (crate::model::ids::Epoch, u64),
+        out: &mut Out,
+    ) {
+        for ask in asks {
+            let id = format!("{epoch}-{pos}-{}{}", ask.household, crate::model::action::ASKED_BY_CARE);
+            let alarm = Alarm::new(id, AlarmState::Normal, ask.condition);
+            let (specs, at) = (ask.specs, now.at.clone());
+            let asked = Asked { alarm, specs, at, act_within_ms: ask.act_within_ms, test: false };
+            self.actions.ask(now, asked, out);
+        }
     }
 
     /// Signals become changes of alarms, and those ask for actions, until nothing more comes of it.
@@ -205,6 +226,10 @@ impl Fold for Pipeline {
             Some(time) => time.after(&record.at),
             None => Time::begin(&record.at),
         };
+        if let Some(before) = self.time.get(NOW) {
+            let before_ms = before.t_ms;
+            self.care.passed(before_ms, time.t_ms);
+        }
         self.time.put(NOW, time.clone());
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);
@@ -240,7 +265,7 @@ impl Fold for Pipeline {
                     self.actions.reported(&now, &report, &mut signals);
                 } else {
                     self.book.supervise(&now, record, &mut signals, &mut out);
-                    self.care.apply(&now, record, &mut signals);
+                    self.care.apply(&now, record, self.plan.utc_offset_min, &mut signals, &mut out);
                     self.rules.apply(&now, record, self.plan.utc_offset_min, &mut signals);
                 }
             }

@@ -22,6 +22,17 @@ pub(super) struct Time {
 
 impl Row for Time {}
 
+const MINUTES_OF_A_DAY: i64 = 24 * 60;
+
+/// The minute of the site's day, 0 to 1439; none where the clock is not trusted.
+pub(super) fn minute_of_day(at: &Stamp, utc_offset_min: i32) -> Option<u16> {
+    if at.trust == ClockTrust::None {
+        return None;
+    }
+    let minute = (at.wall_ms.div_euclid(60_000)).saturating_add(i64::from(utc_offset_min));
+    u16::try_from(minute.rem_euclid(MINUTES_OF_A_DAY)).ok()
+}
+
 impl Time {
     pub(super) fn begin(at: &Stamp) -> Self {
         Self { t_ms: 0, at: at.clone() }

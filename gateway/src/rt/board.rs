@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::model::clock::ClockSource;
-use crate::model::ids::{BusName, DeviceId, UplinkName};
+use crate::model::ids::{BusName, DeviceId, NotifierName, UplinkName};
 use crate::model::record::Class;
 use crate::model::stamp::{ClockTrust, Stamp};
 
@@ -99,6 +99,19 @@ pub struct UplinkStatus {
     /// Why it is not connected, or why records wait, and what to do.
     pub trouble: Option<String>,
     pub pending: BTreeMap<Class, PendingStatus>,
+}
+
+/// Somebody who is told of alarms without a platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifierStatus {
+    /// Alarms that were not told yet.
+    pub waiting: u64,
+    /// Alarms told since the start.
+    pub delivered: u64,
+    /// Alarms that were refused for their own sake since the start.
+    pub refused: u64,
+    /// Why alarms wait, and what to do.
+    pub trouble: Option<String>,
 }
 
 /// The memory journal: what stands in for a disk that cannot be written.
@@ -216,6 +229,8 @@ pub struct Snapshot {
     pub buses: BTreeMap<BusName, BusStatus>,
     pub devices: BTreeMap<DeviceId, DeviceStatus>,
     pub uplinks: BTreeMap<UplinkName, UplinkStatus>,
+    #[serde(default)]
+    pub notifiers: BTreeMap<NotifierName, NotifierStatus>,
     pub store: StoreStatus,
     #[serde(default)]
     pub clock: ClockStatus,

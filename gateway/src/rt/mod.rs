@@ -7,7 +7,9 @@ pub mod certificates;
 pub mod chrony;
 pub mod clock;
 pub mod echo;
+pub mod https;
 pub mod keeper;
+pub mod machine;
 pub mod metrics;
 pub mod mqtt;
 #[cfg(test)]

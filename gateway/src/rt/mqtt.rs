@@ -129,6 +129,11 @@ fn roots(peer: &Peer<'_>) -> Result<RootCertStore, PeerError> {
 }
 
 fn tls(peer: &Peer<'_>, clock: &SharedClock) -> Result<TlsConfiguration, PeerError> {
+    Ok(TlsConfiguration::Rustls(client_config(peer, clock)?))
+}
+
+/// TLS as every client of this house speaks it.
+pub(super) fn client_config(peer: &Peer<'_>, clock: &SharedClock) -> Result<Arc<ClientConfig>, PeerError> {
     let broken = |error: rustls::Error| PeerError(format!("TLS cannot be set up: {error}"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(peer)?), Arc::clone(&provider))
@@ -153,7 +158,7 @@ fn tls(peer: &Peer<'_>, clock: &SharedClock) -> Result<TlsConfiguration, PeerErr
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(PeerError("`cert_file` and `key_file` belong together".to_owned())),
     };
-    Ok(TlsConfiguration::Rustls(Arc::new(built)))
+    Ok(Arc::new(built))
 }
 
 fn broker(peer: &Peer<'_>, client_id: &str, clock: &SharedClock) -> Result<MqttOptions, PeerError> {

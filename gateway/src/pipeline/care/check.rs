@@ -1,0 +1,176 @@
+//! What is wrong with a household's section, given what its devices can tell.
+
+use std::collections::BTreeSet;
+
+use crate::model::check::Problem;
+use crate::model::ids::{CareName, DeviceId, PointName};
+
+use super::config::{Household, Leak, Said, Sign};
+
+/// What `check` knows of a device.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub points: BTreeSet<PointName>,
+    pub events: BTreeSet<String>,
+    pub heartbeat_s: Option<u32>,
+}
+
+/// The half hours of the leak rule need a reading each.
+const LEAK_HEARTBEAT_S_MAX: u32 = 1_800;
+
+/// Mistakes beyond types; paths start at `care.NAME`. `facts` knows the devices whose profiles could be read; a device
+/// that it does not know, and `exists` does, is judged elsewhere.
+pub fn problems(
+    name: &CareName,
+    household: &Household,
+    facts: &dyn Fn(&DeviceId) -> Option<Facts>,
+    exists: &dyn Fn(&DeviceId) -> bool,
+) -> Vec<Problem> {
+    let mut judge = Judge { name: name.as_str(), facts, exists, out: Vec::new() };
+    judge.consent(household);
+    if household.signals.is_empty() {
+        let hint = "add [[care.NAME.signals]] with `device` and `event` or `point`".replace("NAME", judge.name);
+        judge.error(&["signals"], "no signal shows that somebody is well".to_owned(), &hint);
+    }
+    for (number, sign) in household.signals.iter().enumerate() {
+        judge.sign(&number.to_string(), sign, household.window_h);
+    }
+    household.leak.iter().for_each(|leak| judge.leak(leak));
+    if household.night.is_some() && !household.signals.iter().any(|sign| sign.leaves && sign.event.is_some()) {
+        let hint = "write `leaves = true` at the signal of the flat's door";
+        judge.error(&["night"], "nothing says which door is opened at night".to_owned(), hint);
+    }
+    let said = [("leave", &household.away.leave), ("back", &household.away.back)];
+    for (key, said) in said {
+        said.iter().for_each(|said| judge.said(key, said));
+    }
+    judge.out
+}
+
+struct Judge<'a> {
+    name: &'a str,
+    facts: &'a dyn Fn(&DeviceId) -> Option<Facts>,
+    exists: &'a dyn Fn(&DeviceId) -> bool,
+    out: Vec<Problem>,
+}
+
+impl Judge<'_> {
+    fn path<'p>(&'p self, below: &[&'p str]) -> Vec<&'p str> {
+        [&["care", self.name], below].concat()
+    }
+
+    fn error(&mut self, below: &[&str], message: String, hint: &str) {
+        let problem = Problem::error(&self.path(below), message).hint(hint);
+        self.out.push(problem);
+    }
+
+    fn consent(&mut self, household: &Household) {
+        match &household.consent {
+            None => {
+                let message = format!("[care.{}] has no consent: nobody is watched without", self.name);
+                self.error(&[], message, "write consent = { date = \"2026-03-01\", by = \"self\" }");
+            }
+            Some(consent) => {
+                if let Some(date) = &consent.revoked {
+                    let message = format!("consent was taken back on {date}: nothing is watched here");
+                    let problem = Problem::warning(&self.path(&["consent"]), message);
+                    self.out.push(problem.hint("take the section out when its record is not needed any more"));
+                }
+            }
+        }
+    }
+
+    /// The device's facts, where it is known.
+    fn known(&mut self, below: &[&str], device: &DeviceId) -> Option<Facts> {
+        let facts = (self.facts)(device);
+        if facts.is_none() && !(self.exists)(device) {
+            let message = format!("there is no device \"{device}\"");
+            self.error(&[below, &["device"]].concat(), message, "add it under [devices.NAME]");
+        }
+        facts
+    }
+
+    fn sign(&mut self, number: &str, sign: &Sign, window_h: u32) {
+        let at = |key| ["signals", number, key];
+        let Some(facts) = self.known(&["signals", number], &sign.device) else { return };
+        match (&sign.event, &sign.point) {
+            (Some(event), None) => {
+                if !facts.events.contains(event) {
+                    self.unknown(&at("event"), "event", event, facts.events.iter().map(String::as_str));
+                }
+            }
+            (None, Some(point)) => {
+                if !facts.points.contains(point) {
+                    self.unknown(&at("point"), "point", point.as_str(), facts.points.iter().map(PointName::as_str));
+                }
+            }
+            _ => {
+                let message = "a signal is either an `event` or a `point`".to_owned();
+                self.error(&["signals", number], message, "write one of both");
+            }
+        }
+        let ways = [sign.equals.is_some(), sign.grows_by.is_some(), sign.changes_by.is_some()];
+        let ways = ways.into_iter().filter(|given| *given).count();
+        if sign.point.is_some() && ways != 1 {
+            let message = "nothing says when this value is a sign, or too much does".to_owned();
+            self.error(&["signals", number], message, "write one of `equals`, `grows_by`, `changes_by`");
+        }
+        if sign.event.is_some() && ways != 0 {
+            let message = "`equals`, `grows_by` and `changes_by` are for a `point`".to_owned();
+            self.error(&["signals", number], message, "leave them out: an event is a sign by itself");
+        }
+        for (key, by) in [("grows_by", sign.grows_by), ("changes_by", sign.changes_by)] {
+            if by.is_some_and(|by| !by.is_finite() || by <= 0.0) {
+                self.error(&at(key), format!("`{key}` must be more than 0"), "0.01 m³ of water, 50 W of power");
+            }
+        }
+        self.heartbeat(&at("device"), sign, &facts, window_h);
+    }
+
+    fn heartbeat(&mut self, path: &[&str], sign: &Sign, facts: &Facts, window_h: u32) {
+        let device = &sign.device;
+        let Some(heartbeat_s) = facts.heartbeat_s else {
+            let message = format!("{device} has no heartbeat: its silence could not be told from a person's");
+            let hint = format!("write `heartbeat_s` at [devices.{device}]");
+            self.error(path, message, &hint);
+            return;
+        };
+        if u64::from(window_h) * 3_600 < 2 * u64::from(heartbeat_s) {
+            let message = format!(
+                "a window of {window_h} h is shorter than twice the {heartbeat_s} s within which {device} speaks"
+            );
+            let problem = Problem::error(&self.path(&["window_h"]), message);
+            self.out.push(problem.hint("choose a longer window, or a sensor that reports more often"));
+        }
+    }
+
+    fn unknown<'n>(&mut self, path: &[&str], what: &str, name: &str, known: impl Iterator<Item = &'n str>) {
+        let known: Vec<&str> = known.collect();
+        let hint = format!("there is: {}", known.join(", "));
+        self.error(path, format!("the device has no {what} \"{name}\""), &hint);
+    }
+
+    fn leak(&mut self, leak: &Leak) {
+        let Some(facts) = self.known(&["leak"], &leak.device) else { return };
+        if !facts.points.contains(&leak.point) {
+            let known = facts.points.iter().map(PointName::as_str);
+            self.unknown(&["leak", "point"], "point", leak.point.as_str(), known);
+        }
+        if !leak.day_max.is_finite() || leak.day_max <= 0.0 {
+            self.error(&["leak", "day_max"], "`day_max` must be more than 0".to_owned(), "2 m³ is usual");
+        }
+        if leak.every_half_hour && facts.heartbeat_s.is_none_or(|every_s| every_s > LEAK_HEARTBEAT_S_MAX) {
+            let message = format!("{} does not report in every half hour", leak.device);
+            let hint = "write `every_half_hour = false`, or a `heartbeat_s` of at most 1800 at the meter";
+            self.error(&["leak", "device"], message, hint);
+        }
+    }
+
+    fn said(&mut self, key: &str, said: &Said) {
+        let Some(facts) = self.known(&["away", key], &said.device) else { return };
+        if !facts.events.contains(&said.event) {
+            let known = facts.events.iter().map(String::as_str);
+            self.unknown(&["away", key, "event"], "event", &said.event, known);
+        }
+    }
+}

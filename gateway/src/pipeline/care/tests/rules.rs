@@ -1,0 +1,312 @@
+//! One thing at a time.
+
+use super::super::{Facts, problems};
+use super::*;
+use crate::model::check::Weight;
+
+#[test]
+fn no_sign_of_life_for_a_day_raises_and_any_sign_ends_it() {
+    let mut site = Site::new(household(""));
+    site.wait(2 * HOUR);
+    site.water(0.02);
+    site.wait(25 * HOUR);
+    assert_eq!(site.said(), [(26 * 60, "raise care-inactivity b3-302")]);
+    site.value("motion", "occupancy", Value::Bool(true));
+    assert_eq!(site.told.last().unwrap().1, "clear care-inactivity b3-302");
+}
+
+#[test]
+fn a_question_comes_before_the_alarm() {
+    let mut site = Site::new(household("answer_within_min = 30\nask = [{}]\n"));
+    site.wait(24 * HOUR + 20 * MINUTE);
+    assert_eq!(site.said(), [(24 * 60, "ask b3-302")]);
+    site.value("motion", "occupancy", Value::Bool(true));
+    site.wait(24 * HOUR + 31 * MINUTE);
+    let (asked, raised) = (48 * 60 + 20, 48 * 60 + 50);
+    assert_eq!(site.said()[1..], [(asked, "ask b3-302"), (raised, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn too_little_water_is_no_sign() {
+    let mut site = Site::new(household(""));
+    site.wait(20 * HOUR);
+    site.water(0.004);
+    site.wait(5 * HOUR);
+    assert_eq!(site.said(), [(24 * 60, "raise care-inactivity b3-302")]);
+    site.water(0.006);
+    assert_eq!(site.told.last().unwrap().1, "clear care-inactivity b3-302");
+}
+
+#[test]
+fn a_value_that_stays_true_is_one_sign() {
+    let mut site = Site::new(household(""));
+    site.mute("motion");
+    for _ in 0..25 {
+        site.value("motion", "occupancy", Value::Bool(true));
+        site.wait(HOUR);
+    }
+    assert_eq!(site.said(), [(24 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn a_silent_meter_is_no_silent_person() {
+    let mut site = Site::new(household(""));
+    site.wait(6 * HOUR);
+    site.mute("meter");
+    site.wait(40 * HOUR);
+    // Three heartbeats of ten minutes, counted from its last word.
+    assert_eq!(site.said(), [(6 * 60 + 30, "raise care-sensor-offline meter")]);
+    site.unmute("meter");
+    site.wait(MINUTE);
+    assert_eq!(site.told.last().unwrap().1, "clear care-sensor-offline meter");
+    // The six hours before and what follows count, the forty of darkness do not.
+    site.wait(18 * HOUR - 2 * MINUTE);
+    assert_eq!(site.told.len(), 2);
+    site.wait(2 * MINUTE);
+    assert_eq!(site.told.last().unwrap().1, "raise care-inactivity b3-302");
+}
+
+#[test]
+fn stale_values_and_offline_are_silence() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.mute("meter");
+    site.stale("meter", "volume", Value::Float(200.0));
+    site.wait(10 * MINUTE);
+    assert_eq!(site.said(), []);
+    site.event("meter", "device.offline");
+    assert_eq!(site.said(), [(70, "raise care-sensor-offline meter")]);
+}
+
+#[test]
+fn a_dead_bus_explains_its_sensors() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.bus("bus.offline");
+    for id in ["meter", "door", "motion"] {
+        site.mute(id);
+    }
+    site.wait(30 * HOUR);
+    assert_eq!(site.said(), []);
+    site.bus("bus.online");
+    site.unmute("meter");
+    site.unmute("motion");
+    site.wait(4 * HOUR);
+    // The door does not come back.
+    assert_eq!(site.said(), [(34 * 60, "raise care-sensor-offline door")]);
+}
+
+#[test]
+fn who_leaves_by_the_door_is_not_missed_and_is_back_at_any_sign() {
+    let mut site = Site::new(household(""));
+    site.wait(9 * HOUR);
+    site.event("door", "contact.opened");
+    site.wait(25 * HOUR);
+    assert_eq!(site.said(), []);
+    site.event("door", "contact.opened");
+    // Back: the same door, and then nothing.
+    site.wait(24 * HOUR);
+    assert_eq!(site.said(), [(58 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn a_conclusion_from_the_door_does_not_last() {
+    let mut site = Site::new(household("window_h2 = 0\n".replace("window_h2 = 0\n", "").as_str()));
+    site.wait(HOUR);
+    site.event("door", "contact.opened");
+    site.wait(26 * HOUR);
+    assert_eq!(site.said(), [(25 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn who_says_that_they_leave_may_pass_the_door() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.event("key", "button.pressed");
+    site.wait(5 * MINUTE);
+    site.event("door", "contact.opened");
+    site.wait(7 * DAY);
+    assert_eq!(site.said(), []);
+    site.water(0.05);
+    site.wait(25 * HOUR);
+    assert_eq!(site.told.len(), 1);
+}
+
+#[test]
+fn a_technician_is_no_sign() {
+    let mut site = Site::new(household(""));
+    site.wait(12 * HOUR);
+    site.tested("door", "contact.opened");
+    site.wait(12 * HOUR);
+    assert_eq!(site.said(), [(24 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn a_tap_left_open_is_told_after_a_day_and_over_when_it_is_closed() {
+    let mut site = Site::new(household(""));
+    for _ in 0..(49 * 3) {
+        site.wait(10 * MINUTE);
+        site.meter += 0.002;
+    }
+    let raised: Vec<_> = site.said().into_iter().filter(|(_, what)| what.contains("leak")).collect();
+    assert_eq!(raised, [(24 * 60 + 30, "raise care-leak b3-302")]);
+    site.wait(2 * HOUR);
+    assert_eq!(site.told.last().unwrap().1, "clear care-leak b3-302");
+}
+
+#[test]
+fn too_much_water_in_a_day_is_told_at_once() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.water(2.5);
+    assert_eq!(site.said(), [(60, "raise care-leak b3-302")]);
+    site.value("motion", "occupancy", Value::Bool(true));
+    site.wait(23 * HOUR + 30 * MINUTE);
+    assert_eq!(site.told.len(), 1);
+    site.wait(40 * MINUTE);
+    assert_eq!(site.told.get(1).unwrap().1, "clear care-leak b3-302");
+}
+
+#[test]
+fn a_restless_night_is_told_once() {
+    let mut site = Site::new(household(""));
+    site.wait(20 * HOUR);
+    // Evenings do not count.
+    for _ in 0..4 {
+        site.event("door", "contact.opened");
+        site.wait(MINUTE);
+    }
+    site.wait(4 * HOUR);
+    for _ in 0..5 {
+        site.event("door", "contact.opened");
+        site.wait(10 * MINUTE);
+    }
+    assert_eq!(site.said(), [(24 * 60 + 24, "raise care-night b3-302")]);
+    // A box that does not know the time does not know the night.
+    site.wait(DAY - HOUR);
+    site.told.clear();
+    site.distrust();
+    for _ in 0..5 {
+        site.event("door", "contact.opened");
+    }
+    assert_eq!(site.said(), []);
+}
+
+#[test]
+fn consent_is_recorded_and_ends_everything_when_taken_back() {
+    let mut site = Site::new(household(""));
+    site.wait(25 * HOUR);
+    let name = |draft: &Draft| match &draft.body {
+        Body::Event(event) => event.name.clone(),
+        _ => String::new(),
+    };
+    assert_eq!(site.drafts.iter().map(name).collect::<Vec<_>>(), ["care.consent_given"]);
+    assert_eq!(site.told.len(), 1);
+    let mut revoked = household("");
+    revoked.consent.as_mut().unwrap().revoked = Some("2026-03-02".to_owned());
+    site.reload_household(revoked);
+    site.wait(10 * DAY);
+    assert_eq!(site.told.get(1).unwrap().1, "clear care-inactivity b3-302");
+    assert_eq!(site.told.len(), 2);
+    assert_eq!(site.drafts.iter().map(name).collect::<Vec<_>>(), ["care.consent_given", "care.consent_revoked"]);
+    assert!(site.care.next_due().is_none(), "something of the household is still watched");
+}
+
+#[test]
+fn what_never_happened_begins_again() {
+    let mut site = Site::new(household(""));
+    let mut care = Care::new(site.config.clone(), Arc::new(directory()));
+    let record = Record {
+        pos: 1,
+        epoch: Epoch(1),
+        class: Class::Event,
+        seq: 1,
+        at: site.at.clone(),
+        test: false,
+        body: event_of(device("door"), "contact.opened"),
+    };
+    let now = Now { t_ms: 0, at: site.at.clone() };
+    for _ in 0..2 {
+        care.apply(&now, &record, 480, &mut Vec::new(), &mut Out::default());
+        care.rollback();
+        let mut rows = Vec::new();
+        care.unsaved(&mut rows);
+        assert!(rows.iter().all(|(_, value)| value.is_none()), "{rows:?}");
+    }
+    let mut out = Out::default();
+    care.apply(&now, &record, 480, &mut Vec::new(), &mut out);
+    assert_eq!(out.drafts.len(), 1);
+    assert!(care.next_due().is_some());
+    site.wait(MINUTE);
+}
+
+#[test]
+fn nothing_private_stands_in_what_leaves() {
+    let site = Site::new(household(""));
+    let private: Vec<String> = site.config.private_devices().iter().map(ToString::to_string).collect();
+    assert_eq!(private, ["door", "key", "meter", "motion"]);
+}
+
+fn found(household: &Household) -> Vec<String> {
+    let devices = directory().devices;
+    let facts = |id: &DeviceId| {
+        devices.get(id).map(|entry| Facts {
+            points: entry.points.keys().cloned().collect(),
+            events: entry.events.clone(),
+            heartbeat_s: entry.heartbeat_s,
+        })
+    };
+    let exists = |id: &DeviceId| devices.contains_key(id);
+    let name = CareName::new("b3-302").unwrap();
+    let found = problems(&name, household, &facts, &exists);
+    found
+        .into_iter()
+        .map(|problem| {
+            let weight = if problem.weight == Weight::Error { "" } else { "warning: " };
+            format!("{weight}{}: {}", problem.path.join("."), problem.message)
+        })
+        .collect()
+}
+
+#[test]
+fn every_mistake_of_a_section_is_found() {
+    assert_eq!(found(&household("")), [""; 0]);
+    let wrong: Household = toml::from_str(
+        r#"
+        window_h = 1
+        signals = [
+            { device = "door", event = "contact.slammed" },
+            { device = "meter", point = "volume" },
+            { device = "motion", point = "occupancy", event = "x", equals = true },
+            { device = "key", event = "button.pressed" },
+            { device = "nobody", event = "x" },
+            { device = "meter", point = "volume", grows_by = -1.0 },
+        ]
+        leak = { device = "door", point = "volume" }
+        night = { from = "23:00", to = "05:00" }
+        away = { leave = { device = "key", event = "button.held" } }
+    "#,
+    )
+    .unwrap();
+    let expected = [
+        "care.b3-302: [care.b3-302] has no consent",
+        "care.b3-302.signals.0.event: the device has no event \"contact.slammed\"",
+        "care.b3-302.window_h: a window of 1 h is shorter than twice the 3600 s",
+        "care.b3-302.signals.1: nothing says when this value is a sign",
+        "care.b3-302.signals.2: a signal is either an `event` or a `point`",
+        "care.b3-302.signals.2: `equals`, `grows_by`",
+        "care.b3-302.window_h: a window of 1 h is shorter",
+        "care.b3-302.signals.3.device: key has no heartbeat",
+        "care.b3-302.signals.4.device: there is no device \"nobody\"",
+        "care.b3-302.signals.5.grows_by: `grows_by` must be more than 0",
+        "care.b3-302.leak.point: the device has no point",
+        "care.b3-302.leak.device: door does not report in every half hour",
+        "care.b3-302.night: nothing says which door",
+        "care.b3-302.away.leave.event: the device has no event",
+    ];
+    let found = found(&wrong);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found:?} is not {expected:?}");
+    }
+}

@@ -1,0 +1,210 @@
+//! From looks at the box to values and events: told on change, and again after an hour; thresholds with hysteresis. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{MachineConfig, Reading};
+use crate::model::ids::PointName;
+use crate::model::place::Place;
+use crate::model::record::{Body, DeviceRef, Draft, Sample, Severity, Telemetry, Text, Value};
+use crate::model::stamp::Stamp;
+
+/// Values that do not change are told again after this.
+const AGAIN_MS: u64 = 3_600_000;
+
+/// Values are told at most once in so long, however they change.
+const APART_MS: u64 = 300_000;
+
+/// Looks in a row that must agree before mains or voltage are told: a supply that switches over drops out for moments.
+const LOOKS: u8 = 2;
+
+/// What has been told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    told: Option<(u64, Reading)>,
+    hot: Flag,
+    undervoltage: Flag,
+    mains_lost: Flag,
+    flash_worn: Flag,
+    memory_short: Flag,
+}
+
+/// A condition: whether it was told, and in how many looks in a row it was otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flag {
+    told: bool,
+    others: u8,
+}
+
+/// How things stand when the drafts are stored.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) state: State,
+    pub(super) told_event: bool,
+}
+
+impl Flag {
+    /// Whether it has just come (`Some(true)`) or gone.
+    fn look(&mut self, now: Option<bool>, looks: u8) -> Option<bool> {
+        let now = now?;
+        if now == self.told {
+            self.others = 0;
+            return None;
+        }
+        self.others = self.others.saturating_add(1);
+        if self.others < looks {
+            return None;
+        }
+        *self = Self { told: now, others: 0 };
+        Some(now)
+    }
+}
+
+impl State {
+    /// What a look has to tell, and the state once that is stored.
+    pub(super) fn after(&self, look: &Reading, config: &MachineConfig, at: &Stamp) -> (Vec<Draft>, Next) {
+        let mut state = self.clone();
+        let mut drafts = Vec::new();
+        state.heat(look, config, at, &mut drafts);
+        state.power(look, at, &mut drafts);
+        state.wear(look, config, at, &mut drafts);
+        let told_event = !drafts.is_empty();
+        if state.values_due(look, at.mono_ms, told_event) {
+            let samples = samples(look);
+            if !samples.is_empty() {
+                let telemetry = Telemetry { device: DeviceRef::gateway(None), place: Place::default(), samples };
+                let body = Body::Telemetry(telemetry);
+                drafts.push(Draft { at: at.clone(), test: false, dedup: None, body });
+            }
+            state.told = Some((at.mono_ms, look.clone()));
+        }
+        (drafts, Next { state, told_event })
+    }
+
+    fn values_due(&self, look: &Reading, now_ms: u64, told_event: bool) -> bool {
+        let Some((told_ms, told)) = &self.told else { return true };
+        let passed_ms = now_ms.saturating_sub(*told_ms);
+        told_event || passed_ms >= AGAIN_MS || (passed_ms >= APART_MS && differs(told, look))
+    }
+
+    fn heat(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
+        let limit = if self.hot.told { config.hot_cel - config.hot_hysteresis_cel } else { config.hot_cel };
+        let params = || vec![("temperature", Value::Float(look.heat_cel.unwrap_or_default()))];
+        match self.hot.look(look.heat_cel.map(|heat| heat >= limit), 1) {
+            Some(true) => {
+                let text = ("网关设备温度过高", "the box is too hot");
+                drafts.push(event(at, ("box.hot", Some(Severity::Major)), params(), text));
+            }
+            Some(false) => drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled"))),
+            None => {}
+        }
+    }
+
+    fn power(&mut self, look: &Reading, at: &Stamp, drafts: &mut Vec<Draft>) {
+        match self.undervoltage.look(look.undervoltage, LOOKS) {
+            Some(true) => {
+                let text = ("网关供电电压不足", "the supply of the box gives too little voltage");
+                drafts.push(event(at, ("box.undervoltage", Some(Severity::Major)), Vec::new(), text));
+            }
+            Some(false) => {
+                let text = ("网关供电电压恢复", "the voltage of the box is well again");
+                drafts.push(over(at, "box.voltage_restored", "box.undervoltage", text));
+            }
+            None => {}
+        }
+        match self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS) {
+            Some(true) => {
+                let battery = look.battery_pct.map(|percent| ("battery", Value::Int(i64::from(percent))));
+                let text = ("市电中断，网关由备用电源供电", "mains power is lost; the box runs on its battery");
+                let event = event(at, ("box.mains_lost", Some(Severity::Major)), battery.into_iter().collect(), text);
+                drafts.push(event);
+            }
+            Some(false) => {
+                drafts.push(over(at, "box.mains_restored", "box.mains_lost", ("市电恢复", "mains power is back")));
+            }
+            None => {}
+        }
+    }
+
+    fn wear(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
+        let worn = match (look.flash_used_pct, look.flash_end) {
+            (None, None) => None,
+            (used, end) => Some(
+                used.is_some_and(|used| used >= config.flash_worn_pct) || end.is_some_and(|level| level >= 2),
+            ),
+        };
+        // Flash does not heal: a card that was changed is told by the next start.
+        if self.flash_worn.look(worn.filter(|worn| *worn), 1) == Some(true) {
+            let used = look.flash_used_pct.map(|used| ("used", Value::Int(i64::from(used))));
+            let text = ("网关存储接近寿命终点，请更换", "the flash of the box is near the end of its life; replace it");
+            drafts.push(event(at, ("box.flash_worn", Some(Severity::Major)), used.into_iter().collect(), text));
+        }
+        let short = look.memory_free_pct.map(|free| {
+            let margin = if self.memory_short.told { 5 } else { 0 };
+            free < config.memory_free_pct.saturating_add(margin)
+        });
+        match self.memory_short.look(short, LOOKS) {
+            Some(true) => {
+                let free = look.memory_free_pct.map(|free| ("free", Value::Int(i64::from(free))));
+                let text = ("网关内存不足", "the box is short of memory");
+                let event = event(at, ("box.memory_short", Some(Severity::Minor)), free.into_iter().collect(), text);
+                drafts.push(event);
+            }
+            Some(false) => {
+                let text = ("网关内存恢复", "the box has memory again");
+                drafts.push(over(at, "box.memory_restored", "box.memory_short", text));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether values differ by more than their noise.
+fn differs(told: &Reading, look: &Reading) -> bool {
+    let far = |a: Option<f64>, b: Option<f64>, by: f64| match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() >= by,
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    let percent = |a: Option<u8>, b: Option<u8>| far(a.map(f64::from), b.map(f64::from), 5.0);
+    far(told.heat_cel, look.heat_cel, 3.0)
+        || told.undervoltage != look.undervoltage
+        || told.mains != look.mains
+        || percent(told.battery_pct, look.battery_pct)
+        || told.flash_used_pct != look.flash_used_pct
+        || told.flash_end != look.flash_end
+        || percent(told.memory_free_pct, look.memory_free_pct)
+        || far(told.load_1min, look.load_1min, 1.0)
+}
+
+fn samples(look: &Reading) -> Vec<Sample> {
+    let percent = |value: Option<u8>| value.map(|value| Value::Int(i64::from(value)));
+    let found = [
+        ("temperature", look.heat_cel.map(Value::Float), "Cel"),
+        ("undervoltage", look.undervoltage.map(Value::Bool), ""),
+        ("mains", look.mains.map(Value::Bool), ""),
+        ("battery", percent(look.battery_pct), "%"),
+        ("flash_used", percent(look.flash_used_pct), "%"),
+        ("flash_end", percent(look.flash_end), ""),
+        ("memory_free", percent(look.memory_free_pct), "%"),
+        ("load_1min", look.load_1min.map(Value::Float), ""),
+    ];
+    let sample = |(name, value, unit): (&str, Option<Value>, &str)| {
+        let unit = (!unit.is_empty()).then(|| unit.to_owned());
+        Some(Sample::good(PointName::new(name).ok()?, value?, unit))
+    };
+    found.into_iter().filter_map(sample).collect()
+}
+
+fn event(
+    at: &Stamp,
+    named: (&str, Option<Severity>),
+    params: Vec<(&str, Value)>,
+    (zh, en): (&str, &str),
+) -> Draft {
+    let params: BTreeMap<String, Value> =
+        params.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Draft::of_gateway(at, None, named, params, Text { zh: zh.to_owned(), en: en.to_owned() })
+}
+
+fn over(at: &Stamp, name: &str, clears: &str, text: (&str, &str)) -> Draft {
+    event(at, (name, None), vec![("clears", Value::Text(clears.into()))], text)
+}
