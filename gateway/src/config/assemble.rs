@@ -11,9 +11,10 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::report::Note;
 use super::schema::Walk;
 use super::syntax::Node;
-use super::{BusConfig, GatewayConfig, Settings, UplinkTable};
+use super::{BusConfig, GatewayConfig, NotifierTable, Settings, UplinkTable};
 use crate::model::check::{Problem, Weight};
-use crate::model::ids::{BusName, ClientName, DeviceId, UplinkName};
+use crate::model::ids::{BusName, CareName, ClientName, DeviceId, NotifierName, UplinkName};
+use crate::pipeline::care::Household;
 use crate::south::broker::config::ClientConfig;
 use crate::south::device::DeviceConfig;
 
@@ -25,6 +26,8 @@ pub(super) struct Parts {
     pub(super) clients: BTreeMap<ClientName, ClientConfig>,
     pub(super) devices: BTreeMap<DeviceId, DeviceConfig>,
     pub(super) uplinks: BTreeMap<UplinkName, UplinkTable>,
+    pub(super) care: BTreeMap<CareName, Household>,
+    pub(super) notifiers: BTreeMap<NotifierName, NotifierTable>,
 }
 
 impl Parts {
@@ -54,13 +57,15 @@ impl Parts {
             clients: list(root, "clients", notes),
             devices: list(root, "devices", notes),
             uplinks: list(root, "uplinks", notes),
+            care: list(root, "care", notes),
+            notifiers: list(root, "notifiers", notes),
         }
     }
 
     /// The whole, if the gateway's own table could be read.
     pub(super) fn settings(self) -> Option<Settings> {
-        let Self { gateway, buses, clients, devices, uplinks } = self;
-        Some(Settings { gateway: gateway?, buses, clients, devices, uplinks })
+        let Self { gateway, buses, clients, devices, uplinks, care, notifiers } = self;
+        Some(Settings { gateway: gateway?, buses, clients, devices, uplinks, care, notifiers })
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn directory(
             tags: device.tags.iter().cloned().collect(),
             points: points(profile),
             events: model(profile).events,
+            heartbeat_s: device.heartbeat_s.or(profile.heartbeat_s),
             maintenance: device.maintenance,
             abilities: abilities_of(profile),
         };

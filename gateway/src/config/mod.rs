@@ -10,6 +10,7 @@ mod directory;
 mod docs;
 mod paths;
 mod peers;
+mod people;
 mod profiles;
 mod read;
 mod report;
@@ -29,9 +30,14 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::ids::{BusName, ClientName, DeviceId, GatewayName, ProfileName, UplinkName};
+use crate::model::ids::{
+    BusName, CareName, ClientName, DeviceId, GatewayName, NotifierName, ProfileName, UplinkName,
+};
 use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
+use crate::north::notify::config::WebhookConfig;
+use crate::pipeline::care::Household;
+use crate::rt::machine::MachineConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
 use crate::south::modbus::config::ModbusConfig;
@@ -62,10 +68,16 @@ pub struct Settings {
     /// Platforms.
     #[serde(default)]
     pub uplinks: BTreeMap<UplinkName, UplinkTable>,
+    /// People who are told of alarms without a platform.
+    #[serde(default)]
+    pub notifiers: BTreeMap<NotifierName, NotifierTable>,
+    /// Households of people who live alone (独居老人) and agreed to be looked after.
+    #[serde(default)]
+    pub care: BTreeMap<CareName, Household>,
 }
 
 /// `[gateway]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
     /// Name of this box, one per box: the third level of every topic.
@@ -96,6 +108,9 @@ pub struct GatewayConfig {
     /// Room for the journal in `data_dir`, and what is forgotten first. The write-ahead log takes up to 16 MiB beside it.
     #[serde(default)]
     pub storage: StorageConfig,
+    /// What is told of the box itself: heat, power, flash, memory.
+    #[serde(default)]
+    pub machine: MachineConfig,
 }
 
 /// `[buses.NAME.KIND]`: exactly one kind.
@@ -116,6 +131,14 @@ pub enum BusConfig {
 pub enum UplinkTable {
     /// A platform reached by MQTT 5.
     Mqtt(UplinkConfig),
+}
+
+/// `[notifiers.NAME.KIND]`: exactly one kind.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NotifierTable {
+    /// A robot of a chat group, or any server that takes a POST.
+    Webhook(WebhookConfig),
 }
 
 /// A configuration without mistakes.
@@ -197,6 +220,7 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     let (mut problems, claims) = whole::told(view, &parts, &partial);
     problems.extend(whole::lacking(&partial, &known.profiles));
     problems.extend(whole::fields(&parts, &partial, &known.profiles));
+    problems.extend(people::problems((&parts, &partial), &view.names("devices"), &known.profiles));
     notes.extend(assemble::placed(problems, &root, &view.start()));
     notes.extend(whole::claims(view, claims));
     notes.extend(whole::warnings(view, &parts));

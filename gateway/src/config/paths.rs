@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{BusConfig, Settings, UplinkTable};
+use super::{BusConfig, NotifierTable, Settings, UplinkTable};
 use crate::model::check::Problem;
 use crate::rt::mqtt::Peer;
 
@@ -46,6 +46,11 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
         ];
         files.into_iter().flatten().for_each(join);
     }
+    for NotifierTable::Webhook(webhook) in settings.notifiers.values_mut() {
+        let files =
+            [&mut webhook.url_file, &mut webhook.secret_file, &mut webhook.ca_file, &mut webhook.template_file];
+        files.into_iter().flatten().for_each(join);
+    }
 }
 
 /// Files that are missing, cannot be read, or let everybody read a secret: warnings, since `check` may run on another
@@ -81,6 +86,17 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
         out.extend(peer_problems(&["uplinks", name.as_str(), "mqtt"], &uplink.peer()));
         let path = ["uplinks", name.as_str(), "mqtt", "filter", "pseudonym_key_file"];
         out.extend(uplink.filter.pseudonym_key_file.as_ref().and_then(|file| file_problem(&path, file)));
+    }
+    for (name, NotifierTable::Webhook(webhook)) in &settings.notifiers {
+        let files = [
+            ("url_file", &webhook.url_file),
+            ("secret_file", &webhook.secret_file),
+            ("ca_file", &webhook.ca_file),
+            ("template_file", &webhook.template_file),
+        ];
+        out.extend(files.iter().filter_map(|(key, file)| {
+            file_problem(&["notifiers", name.as_str(), "webhook", key], file.as_ref()?)
+        }));
     }
     out
 }
@@ -123,7 +139,7 @@ fn file_problem(path: &[&str], file: &Path) -> Option<Problem> {
     if !metadata.is_file() {
         return Some(Problem::warning(path, format!("{shown} is not a file")));
     }
-    let secret = path.last().is_some_and(|key| key.ends_with("key_file") || *key == "password_file");
+    let secret = path.last().is_some_and(|key| key.ends_with("key_file") || ["password_file", "url_file", "secret_file"].contains(key));
     if secret && metadata.permissions().mode() & OTHERS != 0 {
         let problem =
             Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));

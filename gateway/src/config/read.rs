@@ -87,8 +87,8 @@ impl Texts {
     }
 }
 
-/// Tables of this depth may be spread over files: the root, and the lists of buses, clients, devices and uplinks.
-const SPREAD: [&str; 4] = ["buses", "clients", "devices", "uplinks"];
+/// Tables of this depth may be spread over files: the root, and the lists of named parts.
+const SPREAD: [&str; 6] = ["buses", "care", "clients", "devices", "notifiers", "uplinks"];
 
 fn join<'i>(mut whole: DeTable<'i>, more: DeTable<'i>, path: &[&str], notes: &mut Vec<Note>) -> DeTable<'i> {
     for (key, value) in more {

@@ -37,7 +37,7 @@ impl View<'_> {
         self.start..self.start + 1
     }
 
-    fn names(&self, list: &str) -> BTreeSet<&str> {
+    pub(super) fn names(&self, list: &str) -> BTreeSet<&str> {
         entries(self.root, list).map(|(name, _, _)| name).collect()
     }
 }

@@ -278,6 +278,23 @@ impl Status {
                 writeln!(out, "    ! {trouble}")?;
             }
         }
+        self.write_notifiers(out)
+    }
+
+    fn write_notifiers(&self, out: &mut String) -> std::fmt::Result {
+        if !self.board.notifiers.is_empty() {
+            writeln!(out, "\nnotifiers 通知")?;
+        }
+        for (name, notifier) in &self.board.notifiers {
+            write!(out, "  {name}  told {}  waiting {}", notifier.delivered, notifier.waiting)?;
+            if notifier.refused > 0 {
+                write!(out, "  refused {}", notifier.refused)?;
+            }
+            writeln!(out)?;
+            if let Some(trouble) = &notifier.trouble {
+                writeln!(out, "    ! {trouble}")?;
+            }
+        }
         Ok(())
     }
 }

@@ -91,6 +91,10 @@ pub struct Filter {
     pub hide: Vec<PlaceField>,
     /// File with a secret of 16 bytes or more; households then travel as keyed pseudonyms (假名化).
     pub pseudonym_key_file: Option<PathBuf>,
+    /// Whether it may see the everyday talk of sensors in households under care (`[care.NAME]`): their values, and events
+    /// that call for nobody. Alarms of care go to every platform that may see their category and place.
+    #[serde(default)]
+    pub care_signals: bool,
 }
 
 /// What a platform may order. What it may not see (`filter`) it may not order either.

@@ -38,7 +38,7 @@ use crate::rt::echo::Echo;
 use crate::store::Store;
 
 pub use feed::CURSOR_PREFIX;
-pub use post::PostError;
+pub use post::{PostError, TIMEOUT};
 pub use words::WordsError;
 
 /// A notifier that cannot tell anybody for so long is itself an event.
@@ -62,6 +62,8 @@ pub struct Parts {
     pub store: Store,
     pub clock: SharedClock,
     pub board: Arc<Board>,
+    /// Longest time that one post may take: [`TIMEOUT`].
+    pub timeout: Duration,
 }
 
 /// Why a notifier cannot begin; it is tried again, since a person may mend a file.
@@ -123,7 +125,7 @@ impl Notifier {
     /// A file that the configuration names cannot be used.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), NotifyError> {
         let parts = &self.parts;
-        let began = Post::new(&parts.config, &parts.clock)
+        let began = Post::new(&parts.config, &parts.clock, parts.timeout)
             .map_err(NotifyError::from)
             .and_then(|post| Ok((post, template_of(&parts.config)?)));
         let (post, template) = match began {
@@ -233,7 +235,7 @@ impl Run<'_> {
         }
     }
 
-    async fn record(&self, draft: &Draft) {
+    async fn record(&mut self, draft: &Draft) {
         if let Err(error) = self.parts.store.append(vec![draft.clone()], Durability::Synced).await {
             tracing::warn!(notifier = %self.parts.name, %error, "what became of alarms could not be recorded");
         }

@@ -16,7 +16,7 @@ use crate::rt::clock::SharedClock;
 use crate::rt::https;
 
 /// From first to last; a robot answers within a second.
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
@@ -72,7 +72,7 @@ pub(super) fn first_line(what: &str, path: &Path) -> Result<String, PostError> {
 
 impl Post {
     /// Reads the files that the configuration names.
-    pub(super) fn new(config: &WebhookConfig, clock: &SharedClock) -> Result<Self, PostError> {
+    pub(super) fn new(config: &WebhookConfig, clock: &SharedClock, timeout: Duration) -> Result<Self, PostError> {
         let url = match (&config.url, &config.url_file) {
             (Some(url), _) => url.clone(),
             (None, Some(path)) => first_line("url file", path)?,
@@ -83,7 +83,7 @@ impl Post {
         }
         let secret: Option<String> =
             config.secret_file.as_ref().map(|path: &PathBuf| first_line("secret file", path)).transpose()?;
-        let agent = https::agent(&url, config.ca_file.as_deref(), clock, TIMEOUT)
+        let agent = https::agent(&url, config.ca_file.as_deref(), clock, timeout)
             .map_err(|error| PostError(error.to_string()))?;
         let answer = config.answer.clone().or_else(|| config.kind.answer());
         Ok(Self { agent, url, secret, kind: config.kind, answer })
@@ -116,7 +116,7 @@ impl Post {
     fn words(&self, error: &ureq::Error) -> String {
         let host = host(&self.url);
         match error {
-            ureq::Error::Timeout(_) => format!("{host} did not answer within {} s", TIMEOUT.as_secs()),
+            ureq::Error::Timeout(_) => format!("{host} did not answer in time"),
             ureq::Error::HostNotFound => format!("the name {host} could not be resolved"),
             ureq::Error::BadUri(_) => "the url is none".to_owned(),
             ureq::Error::Io(error) => format!("{host} could not be reached: {error}"),

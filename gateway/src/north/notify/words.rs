@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
@@ -89,7 +90,7 @@ impl Template {
     pub(super) fn render(&self, alarms: &[Told], frame: &Frame) -> Result<String, WordsError> {
         let template = self.0.get_template(MAIN).map_err(|error| WordsError::Template(in_full(&error)))?;
         let text =
-            template.render(Whole { alarms, frame }).map_err(|error| WordsError::Template(in_full(&error)))?;
+            template.render(Serde(Whole { alarms, frame })).map_err(|error| WordsError::Template(in_full(&error)))?;
         if text.len() > MESSAGE_BYTES_MAX {
             return Err(WordsError::TooLarge(text.len()));
         }

@@ -1,0 +1,192 @@
+//! The notifier on a real journal, against a server that behaves badly, with ends at any moment: every alarm is told.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Notifier, Parts};
+use super::messages::alarm;
+use super::server::{Manner, Server};
+use crate::model::alarm::Alarm;
+use crate::model::ids::{GatewayName, NotifierName};
+use crate::model::journal::{Durability, Journal as _, NoFold};
+use crate::model::record::{Body, Class, Draft};
+use crate::rt::board::Board;
+use crate::rt::clock::{Clock as _, SharedClock};
+use crate::rt::metrics::Metrics;
+use crate::store::{Options, Reader, Store, Synchronous};
+
+use tokio_util::sync::CancellationToken;
+
+fn clock() -> SharedClock {
+    Arc::new(crate::rt::clock::SystemClock::new(crate::rt::timesource::Places::usual(true).read(crate::rt::clock::reading())))
+}
+
+fn open(dir: &Path, clock: &SharedClock) -> Store {
+    let options = Options {
+        clock: Arc::clone(clock),
+        metrics: Arc::new(Metrics::new()),
+        board: Arc::new(Board::new()),
+        synchronous: Synchronous::Full,
+        keeping: None,
+    };
+    Store::open(dir, options, Box::new(NoFold)).unwrap().0
+}
+
+fn parts(store: &Store, clock: &SharedClock, server: &Server) -> Parts {
+    Parts {
+        name: NotifierName::new("guards").unwrap(),
+        gateway: GatewayName::new("gate-1").unwrap(),
+        compound: "c".to_owned(),
+        // A template that names each alarm, so that the test can count.
+        config: server.config("per_minute = 600\n"),
+        utc_offset_min: 480,
+        store: store.clone(),
+        clock: Arc::clone(clock),
+        board: Arc::new(Board::new()),
+        timeout: Duration::from_millis(200),
+    }
+}
+
+fn numbered(number: u64) -> Alarm {
+    let mut alarm = alarm(number);
+    if let Some(text) = &mut alarm.raised.text {
+        text.zh = format!("#{number}#");
+    }
+    alarm
+}
+
+async fn raise(store: &Store, clock: &SharedClock, number: u64) {
+    let body = Body::Alarm(Box::new(numbered(number)));
+    let draft = Draft { at: clock.now(), test: false, dedup: None, body };
+    store.append(vec![draft], Durability::Synced).await.unwrap();
+}
+
+/// Numbers of the alarms in what was taken.
+fn told(server: &Server) -> Vec<u64> {
+    let taken = server.taken.lock().unwrap();
+    let parts = taken.iter().flat_map(|text| text.split('#').map(str::to_owned).collect::<Vec<_>>());
+    parts.filter_map(|part| part.parse().ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_whatever_the_server_does_and_whenever_the_process_ends() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut manners = fastrand::Rng::with_seed(seed ^ 1);
+    let server = Server::start(move |number| match manners.u8(0..10) {
+        _ if number > 60 => Manner::Take,
+        0 => Manner::Hang,
+        1 => Manner::CloseMidway,
+        2 => Manner::Status(500),
+        3 => Manner::CloseAtOnce,
+        4 => Manner::Portal,
+        _ => Manner::Take,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let mut number = 0;
+    for _life in 0..6 {
+        let store = open(dir.path(), &clock);
+        let notifier = Notifier::new(parts(&store, &clock, &server));
+        let running = tokio::spawn(async move { notifier.run(CancellationToken::new()).await });
+        for _ in 0..rng.u8(1..5) {
+            number += 1;
+            raise(&store, &clock, number).await;
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..150))).await;
+        }
+        running.abort();
+        running.await.unwrap_err();
+        store.close().await.unwrap();
+    }
+    let store = open(dir.path(), &clock);
+    let parts = parts(&store, &clock, &server);
+    let board = Arc::clone(&parts.board);
+    let notifier = Notifier::new(parts);
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let running = tokio::spawn(async move { notifier.run(stop).await });
+    let all: BTreeSet<u64> = (1..=number).collect();
+    let patience = tokio::time::Instant::now() + Duration::from_mins(2);
+    while told(&server).into_iter().collect::<BTreeSet<_>>() != all {
+        assert!(tokio::time::Instant::now() < patience, "seed {seed}: told {:?} of {number}", told(&server));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+    let status = board.snapshot().notifiers[&NotifierName::new("guards").unwrap()].clone();
+    assert_eq!((status.waiting, status.refused), (0, 0), "{status:?}");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_is_not_told_again_and_the_past_is_left_alone() {
+    let server = Server::start(|_| Manner::Take);
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    for life in 1..=3 {
+        let store = open(dir.path(), &clock);
+        let notifier = Notifier::new(parts(&store, &clock, &server));
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let running = tokio::spawn(async move { notifier.run(stop).await });
+        raise(&store, &clock, life).await;
+        while told(&server).len() < usize::try_from(life).unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cancel.cancel();
+        running.await.unwrap().unwrap();
+        store.close().await.unwrap();
+    }
+    assert_eq!(told(&server), [1, 2, 3]);
+    let reader = Reader::open(dir.path()).unwrap();
+    assert!(reader.read(Class::Event, 1, 99, 99, 1 << 20).unwrap().is_empty(), "something was refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_that_is_refused_alone_is_recorded_and_the_others_are_told() {
+    // The server refuses what contains #2#; it sees that only after it has read it, so its manner follows the body.
+    let server = Server::start({
+        let mut posts = 0;
+        move |_| {
+            posts += 1;
+            // 1,2,3 together; 1 alone is refused too, as is 2; 3 is taken; then 1 is taken and 2 is not.
+            match posts {
+                1..=3 | 6 => Manner::Errcode(40_058),
+                _ => Manner::Take,
+            }
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let store = open(dir.path(), &clock);
+    for number in 1..=3 {
+        raise(&store, &clock, number).await;
+    }
+    let notifier = Notifier::new(parts(&store, &clock, &server));
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let running = tokio::spawn(async move { notifier.run(stop).await });
+    let reader = Reader::open(dir.path()).unwrap();
+    let patience = tokio::time::Instant::now() + Duration::from_mins(1);
+    let event = loop {
+        if let Some(crate::store::Read::Record(record)) =
+            reader.read(Class::Event, 1, 9, 9, 1 << 20).unwrap().into_iter().next()
+            && let Body::Event(event) = record.body
+        {
+            break event;
+        }
+        assert!(tokio::time::Instant::now() < patience, "told {:?}", told(&server));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(event.name, "notifier.refused");
+    assert_eq!(event.params["alarm"], crate::model::record::Value::Text("alarm-2".into()));
+    assert_eq!(told(&server), [3, 1]);
+    assert!(server.asked.lock().unwrap().iter().all(|path| path == "/robot?key=secret"));
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+    store.close().await.unwrap();
+}
