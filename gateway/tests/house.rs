@@ -116,6 +116,11 @@ const WALL_TIME: &[&str] = &[
     "north/contract/envelope.rs",
     "north/contract/status.rs",
     "north/link/asking.rs",
+    // Signatures, and the times that people read.
+    "north/notify/mod.rs",
+    "north/notify/post.rs",
+    "north/notify/sign.rs",
+    "north/notify/words.rs",
     // The time off between two boots, where both clocks could be trusted.
     "pipeline/time.rs",
     "rt/clock.rs",

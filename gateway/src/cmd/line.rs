@@ -8,6 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::config::Loaded;
 use crate::model::action::{Action, NoOutlet, Outlet};
 use crate::model::roll::Roll;
+use crate::pipeline::care::CareConfig;
 use crate::pipeline::rule::Rules;
 use crate::pipeline::{Pipeline, Plan};
 use crate::rt::metrics::Metrics;
@@ -48,9 +49,16 @@ pub fn rules(_loaded: &Loaded) -> Arc<Rules> {
     Arc::default()
 }
 
+/// The households under care.
+pub fn care_of(loaded: &Loaded) -> CareConfig {
+    CareConfig { households: loaded.settings.care.clone() }
+}
+
 fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
     let directory = loaded.settings.directory(&loaded.profiles);
-    Plan { rules, directory: Arc::new(directory), ..Plan::default() }
+    let care = care_of(loaded);
+    let utc_offset_min = loaded.settings.gateway.utc_offset_min;
+    Plan { rules, directory: Arc::new(directory), care, utc_offset_min, ..Plan::default() }
 }
 
 /// The way from the journal's writer to the executor of actions.

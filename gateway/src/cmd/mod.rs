@@ -9,6 +9,7 @@ mod desk;
 pub mod journal;
 mod line;
 mod logging;
+mod notify;
 pub mod platform_check;
 pub mod run;
 pub mod status;

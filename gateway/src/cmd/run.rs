@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ConfigArg;
 use super::desk::{Around, desk};
-use super::line::{Line, line};
+use super::line::{Line, care_of, line};
+use super::notify::{spawn_machine, spawn_notifiers};
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
 use crate::console::socket::Counter;
 use crate::console::status::Reporter;
@@ -152,6 +153,8 @@ impl Daemon {
         );
         spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));
         spawn_timekeeping(&mut supervisor, &clock, places, &shared, &store);
+        spawn_machine(&mut supervisor, loaded, &shared.clock, &store);
+        spawn_notifiers(&mut supervisor, loaded, (&shared.clock, &shared.board), &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, (&store, &perform));
         }
@@ -319,6 +322,7 @@ fn spawn_uplink(
         gateway: loaded.settings.gateway.name.clone(),
         compound: loaded.settings.gateway.compound.clone(),
         config: config.clone(),
+        private: Arc::new(care_of(loaded).private_devices()),
         store: store.clone(),
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),

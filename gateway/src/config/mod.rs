@@ -88,6 +88,10 @@ pub struct GatewayConfig {
     /// Where the box is.
     #[serde(default)]
     pub place: Place,
+    /// Minutes that the site's clock is ahead of UTC: 480 in China.
+    #[serde(default = "default_utc_offset_min")]
+    #[schemars(range(min = -720, max = 840))]
+    pub utc_offset_min: i32,
     /// Directory of the journal. A relative path starts at the configuration file.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
@@ -246,6 +250,10 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
 
 fn default_data_dir() -> PathBuf {
     PathBuf::from("/var/lib/gatehouse")
+}
+
+const fn default_utc_offset_min() -> i32 {
+    480
 }
 
 fn default_secrets_dir() -> PathBuf {

@@ -47,8 +47,12 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
         files.into_iter().flatten().for_each(join);
     }
     for NotifierTable::Webhook(webhook) in settings.notifiers.values_mut() {
-        let files =
-            [&mut webhook.url_file, &mut webhook.secret_file, &mut webhook.ca_file, &mut webhook.template_file];
+        let files = [
+            &mut webhook.url_file,
+            &mut webhook.secret_file,
+            &mut webhook.ca_file,
+            &mut webhook.template_file,
+        ];
         files.into_iter().flatten().for_each(join);
     }
 }
@@ -139,7 +143,9 @@ fn file_problem(path: &[&str], file: &Path) -> Option<Problem> {
     if !metadata.is_file() {
         return Some(Problem::warning(path, format!("{shown} is not a file")));
     }
-    let secret = path.last().is_some_and(|key| key.ends_with("key_file") || ["password_file", "url_file", "secret_file"].contains(key));
+    let secret = path.last().is_some_and(|key| {
+        key.ends_with("key_file") || ["password_file", "url_file", "secret_file"].contains(key)
+    });
     if secret && metadata.permissions().mode() & OTHERS != 0 {
         let problem =
             Problem::warning(path, format!("everybody on this machine can reach the secret in {shown}"));

@@ -34,7 +34,8 @@ pub(super) fn problems(
         out.extend(webhook.problems(name));
     }
     for name in partial.uplinks.keys().filter(|name| name.as_str().starts_with(CURSOR_PREFIX)) {
-        let message = format!("names of uplinks do not begin with {CURSOR_PREFIX:?}: notifiers keep their place so");
+        let message =
+            format!("names of uplinks do not begin with {CURSOR_PREFIX:?}: notifiers keep their place so");
         out.push(Problem::error(&["uplinks", name.as_str()], message).hint("choose another name"));
     }
     let machine = parts.gateway.iter().map(|gateway| &gateway.machine);

@@ -74,7 +74,9 @@ impl Reporter {
 fn ills(board: &Snapshot) -> Vec<String> {
     let store = board.store.trouble.iter().map(|trouble| format!("journal: {trouble}"));
     let units = board.units.iter().filter_map(|(name, state)| match state {
-        UnitState::BackingOff { error, .. } if !name.starts_with("uplink ") => {
+        UnitState::BackingOff { error, .. }
+            if !name.starts_with("uplink ") && !name.starts_with("notifier ") =>
+        {
             Some(format!("{name}: {error}"))
         }
         _ => None,

@@ -25,7 +25,8 @@ pub const ASKED_BY_CARE: &str = "-care-ask";
 /// Whether an event tells of such a question.
 pub fn is_question_of_care(event: &Event) -> bool {
     let named = [ACTION_REQUESTED, ACTION_REPORTED].contains(&event.name.as_str());
-    let Some(Value::Text(id)) = event.params.get("action").filter(|_| named && event.device.is_gateway()) else {
+    let Some(Value::Text(id)) = event.params.get("action").filter(|_| named && event.device.is_gateway())
+    else {
         return false;
     };
     id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm).ends_with(ASKED_BY_CARE)

@@ -59,7 +59,8 @@ impl MachineConfig {
             out.push(Problem::error(&at("hot_cel"), "`hot_cel` is between 30 and 120").hint("80 is usual"));
         }
         if !(0.5..=30.0).contains(&self.hot_hysteresis_cel) {
-            let problem = Problem::error(&at("hot_hysteresis_cel"), "`hot_hysteresis_cel` is between 0.5 and 30");
+            let problem =
+                Problem::error(&at("hot_hysteresis_cel"), "`hot_hysteresis_cel` is between 0.5 and 30");
             out.push(problem.hint("5 is usual"));
         }
         out

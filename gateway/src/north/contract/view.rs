@@ -7,15 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::wire;
 use crate::model::audit;
-use crate::model::ids::UplinkName;
+use crate::model::action::is_question_of_care;
+use crate::model::ids::{DeviceId, UplinkName};
 use crate::model::place::Place;
-use crate::model::record::{Body, Category, Class, Record, Value};
+use crate::model::record::{Body, Category, Class, DeviceRef, Record, Value};
 use crate::north::config::{Filter, PlaceField};
 
 /// Shortest secret that makes pseudonyms: 128 bits.
@@ -47,6 +49,8 @@ pub struct View {
     buildings: Option<BTreeSet<String>>,
     hide: BTreeSet<PlaceField>,
     pseudonyms: Option<Hmac<Sha256>>,
+    /// Devices whose everyday talk stays in the box: sensors of households under care.
+    private: Arc<BTreeSet<DeviceId>>,
 }
 
 impl fmt::Debug for View {
@@ -59,6 +63,7 @@ impl fmt::Debug for View {
             .field("buildings", &self.buildings)
             .field("hide", &self.hide)
             .field("pseudonyms", &self.pseudonyms.is_some())
+            .field("private", &self.private.len())
             .finish()
     }
 }
@@ -77,6 +82,7 @@ impl View {
             buildings: None,
             hide: BTreeSet::new(),
             pseudonyms: None,
+            private: Arc::default(),
         }
     }
 
@@ -111,6 +117,28 @@ impl View {
             hide: filter.hide.iter().copied().collect(),
             // HMAC takes keys of any length, so that this is never none for a given key.
             pseudonyms: key.and_then(|key| Hmac::<Sha256>::new_from_slice(key).ok()),
+            private: Arc::default(),
+        }
+    }
+
+    /// The same without the everyday talk of these devices.
+    #[must_use]
+    pub fn keeping_private(mut self, devices: Arc<BTreeSet<DeviceId>>) -> Self {
+        self.private = devices;
+        self
+    }
+
+    /// Whether it stays in the box: values of sensors of care, their events that call for nobody, and questions to their
+    /// households. Alarms, and what is grave, go like those of any other device.
+    fn is_private(&self, body: &Body) -> bool {
+        let of_care = |device: &DeviceRef| self.private.contains(&device.id) && !device.is_gateway();
+        match body {
+            Body::Telemetry(telemetry) => of_care(&telemetry.device),
+            Body::Event(event) => {
+                let everyday = event.severity.is_none() && of_care(&event.device);
+                everyday || (!self.private.is_empty() && is_question_of_care(event))
+            }
+            Body::Alarm(_) | Body::Gap(_) => false,
         }
     }
 
@@ -133,6 +161,7 @@ impl View {
             Body::Alarm(_) | Body::Event(_) | Body::Telemetry(_) => {
                 let category = body.category().is_none_or(|category| self.sees_category(category));
                 self.sees_class(body.class())
+                    && !self.is_private(body)
                     && category
                     && body.place().is_none_or(|place| self.sees_place(place))
             }

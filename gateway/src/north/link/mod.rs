@@ -18,6 +18,7 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::model::command::Perform;
-use crate::model::ids::{GatewayName, UplinkName};
+use crate::model::ids::{DeviceId, GatewayName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::record::Class;
 use crate::model::roll::Roll;
@@ -58,6 +59,8 @@ pub struct Parts {
     /// The compound (小区), as platforms know it.
     pub compound: String,
     pub config: UplinkConfig,
+    /// Devices whose everyday talk stays in the box.
+    pub private: Arc<BTreeSet<DeviceId>>,
     pub store: Store,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
@@ -155,6 +158,9 @@ impl Link {
     fn shell(&self) -> Result<Shell, LinkError> {
         let parts = &self.parts;
         let view = View::load(&parts.uplink, &parts.config.filter)?;
+        let private =
+            if parts.config.filter.care_signals { Arc::default() } else { Arc::clone(&parts.private) };
+        let view = view.keeping_private(private);
         let wording = ContractWording {
             topics: Topics::new(&parts.config.root, &parts.gateway),
             compound: parts.compound.clone(),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::model::check::Problem;
 use super::CURSOR_PREFIX;
+use crate::model::check::Problem;
 use crate::model::ids::NotifierName;
 use crate::model::limits::NAME_BYTES_MAX;
 use crate::model::record::{Category, Severity, Value};
@@ -205,7 +205,10 @@ impl WebhookConfig {
         }
         if let Some(answer) = self.answer.as_ref().filter(|answer| !answer.pointer.starts_with('/')) {
             let message = format!("{:?} is no JSON Pointer", answer.pointer);
-            out.push(Problem::error(&[&table[..], &["answer", "pointer"]].concat(), message).hint("it begins with /"));
+            out.push(
+                Problem::error(&[&table[..], &["answer", "pointer"]].concat(), message)
+                    .hint("it begins with /"),
+            );
         }
         out
     }

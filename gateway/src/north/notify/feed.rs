@@ -174,12 +174,7 @@ fn in_memory(record: &Record) -> Option<(String, u64)> {
 }
 
 /// The first record that was not told.
-fn begin(
-    reader: &Reader,
-    name: Option<&UplinkName>,
-    heads: Heads,
-    parts: &Parts,
-) -> Result<Seq, String> {
+fn begin(reader: &Reader, name: Option<&UplinkName>, heads: Heads, parts: &Parts) -> Result<Seq, String> {
     let head = heads.of(Class::Alarm);
     let stored = match name {
         Some(name) => reader.cursors(name).map_err(|error| error.to_string())?,

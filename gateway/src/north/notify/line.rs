@@ -44,11 +44,18 @@ pub(super) struct Waiting {
 pub(super) enum Outcome {
     Taken,
     /// Too fast; until when, if it was said.
-    Throttled { after_ms: Option<u64>, reason: String },
+    Throttled {
+        after_ms: Option<u64>,
+        reason: String,
+    },
     /// Not reached, or not well: the same again later.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
     /// It was reached, and does not want this.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// What to do next.
@@ -156,7 +163,12 @@ impl Line {
     }
 
     /// What became of a batch. Returns an alarm that is refused for its own sake, and why.
-    pub(super) fn settle(&mut self, batch: Batch, outcome: Outcome, now_ms: u64) -> Option<(Waiting, String)> {
+    pub(super) fn settle(
+        &mut self,
+        batch: Batch,
+        outcome: Outcome,
+        now_ms: u64,
+    ) -> Option<(Waiting, String)> {
         self.sent_ms.push_back(now_ms);
         match outcome {
             Outcome::Taken => self.taken(batch),

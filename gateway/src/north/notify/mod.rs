@@ -195,7 +195,9 @@ impl Run<'_> {
         loop {
             let taken = alarms.get(..count).unwrap_or(&alarms);
             let message = self.render(taken, self.line.len().saturating_sub(count), wall_ms);
-            let fits = message.as_ref().is_ok_and(|text| text.len() as u64 <= u64::from(self.parts.config.bytes_max));
+            let fits = message
+                .as_ref()
+                .is_ok_and(|text| text.len() as u64 <= u64::from(self.parts.config.bytes_max));
             if fits || count <= 1 {
                 return (Batch { from: batch.from, count }, message);
             }
@@ -254,7 +256,12 @@ fn show(parts: &Parts, change: impl FnOnce(&mut NotifierStatus)) {
     parts.board.update(|board| change(board.notifiers.entry(parts.name.clone()).or_default()));
 }
 
-fn event(parts: &Parts, named: (&str, Option<Severity>), texts: &[(&str, &str)], text: (&str, &str)) -> Draft {
+fn event(
+    parts: &Parts,
+    named: (&str, Option<Severity>),
+    texts: &[(&str, &str)],
+    text: (&str, &str),
+) -> Draft {
     let mut params = BTreeMap::from([("notifier".to_owned(), Value::Text(parts.name.as_str().into()))]);
     params.extend(texts.iter().map(|(key, text)| ((*key).to_owned(), Value::Text((*text).into()))));
     let text = Text { zh: text.0.to_owned(), en: text.1.to_owned() };

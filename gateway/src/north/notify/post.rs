@@ -44,7 +44,10 @@ pub(super) struct Post {
 impl std::fmt::Debug for Post {
     /// Keys stay out of logs.
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Post").field("host", &host(&self.url)).field("kind", &self.kind).finish_non_exhaustive()
+        out.debug_struct("Post")
+            .field("host", &host(&self.url))
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,7 +75,11 @@ pub(super) fn first_line(what: &str, path: &Path) -> Result<String, PostError> {
 
 impl Post {
     /// Reads the files that the configuration names.
-    pub(super) fn new(config: &WebhookConfig, clock: &SharedClock, timeout: Duration) -> Result<Self, PostError> {
+    pub(super) fn new(
+        config: &WebhookConfig,
+        clock: &SharedClock,
+        timeout: Duration,
+    ) -> Result<Self, PostError> {
         let url = match (&config.url, &config.url_file) {
             (Some(url), _) => url.clone(),
             (None, Some(path)) => first_line("url file", path)?,
@@ -132,7 +139,9 @@ impl Post {
             .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
             .map(|seconds| seconds.saturating_mul(1_000));
         let host = host(&self.url);
-        if status == StatusCode::TOO_MANY_REQUESTS || (status == StatusCode::SERVICE_UNAVAILABLE && after_ms.is_some()) {
+        if status == StatusCode::TOO_MANY_REQUESTS
+            || (status == StatusCode::SERVICE_UNAVAILABLE && after_ms.is_some())
+        {
             return Outcome::Throttled { after_ms, reason: format!("{host} answers {status}") };
         }
         let text = match response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string() {

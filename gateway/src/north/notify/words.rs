@@ -89,8 +89,9 @@ impl Template {
     /// The message about these alarms.
     pub(super) fn render(&self, alarms: &[Told], frame: &Frame) -> Result<String, WordsError> {
         let template = self.0.get_template(MAIN).map_err(|error| WordsError::Template(in_full(&error)))?;
-        let text =
-            template.render(Serde(Whole { alarms, frame })).map_err(|error| WordsError::Template(in_full(&error)))?;
+        let text = template
+            .render(Serde(Whole { alarms, frame }))
+            .map_err(|error| WordsError::Template(in_full(&error)))?;
         if text.len() > MESSAGE_BYTES_MAX {
             return Err(WordsError::TooLarge(text.len()));
         }
@@ -130,10 +131,11 @@ pub(super) fn told(record: &Record, alarm: &Alarm, language: Language, offset_mi
     let severity = alarm.severity();
     let change = alarm.change.as_ref().map_or(ChangeKind::Raised, |change| change.what);
     let (change, zh, en) = change_words(change);
-    let text = alarm.raised.text.clone().unwrap_or_else(|| Text {
-        zh: alarm.raised.name.clone(),
-        en: alarm.raised.name.clone(),
-    });
+    let text = alarm
+        .raised
+        .text
+        .clone()
+        .unwrap_or_else(|| Text { zh: alarm.raised.name.clone(), en: alarm.raised.name.clone() });
     Told {
         id: alarm.alarm.clone(),
         rev: alarm.rev,

@@ -29,14 +29,16 @@ pub fn problems(
     let mut judge = Judge { name: name.as_str(), facts, exists, out: Vec::new() };
     judge.consent(household);
     if household.signals.is_empty() {
-        let hint = "add [[care.NAME.signals]] with `device` and `event` or `point`".replace("NAME", judge.name);
+        let hint =
+            "add [[care.NAME.signals]] with `device` and `event` or `point`".replace("NAME", judge.name);
         judge.error(&["signals"], "no signal shows that somebody is well".to_owned(), &hint);
     }
     for (number, sign) in household.signals.iter().enumerate() {
         judge.sign(&number.to_string(), sign, household.window_h);
     }
     household.leak.iter().for_each(|leak| judge.leak(leak));
-    if household.night.is_some() && !household.signals.iter().any(|sign| sign.leaves && sign.event.is_some()) {
+    if household.night.is_some() && !household.signals.iter().any(|sign| sign.leaves && sign.event.is_some())
+    {
         let hint = "write `leaves = true` at the signal of the flat's door";
         judge.error(&["night"], "nothing says which door is opened at night".to_owned(), hint);
     }
@@ -74,7 +76,8 @@ impl Judge<'_> {
                 if let Some(date) = &consent.revoked {
                     let message = format!("consent was taken back on {date}: nothing is watched here");
                     let problem = Problem::warning(&self.path(&["consent"]), message);
-                    self.out.push(problem.hint("take the section out when its record is not needed any more"));
+                    self.out
+                        .push(problem.hint("take the section out when its record is not needed any more"));
                 }
             }
         }
@@ -101,7 +104,12 @@ impl Judge<'_> {
             }
             (None, Some(point)) => {
                 if !facts.points.contains(point) {
-                    self.unknown(&at("point"), "point", point.as_str(), facts.points.iter().map(PointName::as_str));
+                    self.unknown(
+                        &at("point"),
+                        "point",
+                        point.as_str(),
+                        facts.points.iter().map(PointName::as_str),
+                    );
                 }
             }
             _ => {
@@ -121,7 +129,11 @@ impl Judge<'_> {
         }
         for (key, by) in [("grows_by", sign.grows_by), ("changes_by", sign.changes_by)] {
             if by.is_some_and(|by| !by.is_finite() || by <= 0.0) {
-                self.error(&at(key), format!("`{key}` must be more than 0"), "0.01 m³ of water, 50 W of power");
+                self.error(
+                    &at(key),
+                    format!("`{key}` must be more than 0"),
+                    "0.01 m³ of water, 50 W of power",
+                );
             }
         }
         self.heartbeat(&at("device"), sign, &facts, window_h);

@@ -229,7 +229,11 @@ impl Household {
 
     /// The sensors whose silence matters: those of signs, and the meter of the leak rule.
     pub fn sensors(&self) -> BTreeSet<&DeviceId> {
-        self.signals.iter().map(|sign| &sign.device).chain(self.leak.iter().map(|leak| &leak.device)).collect()
+        self.signals
+            .iter()
+            .map(|sign| &sign.device)
+            .chain(self.leak.iter().map(|leak| &leak.device))
+            .collect()
     }
 
     /// Every device that tells of the life in this household.

@@ -53,8 +53,13 @@ pub(super) enum Stage {
 enum Presence {
     Home,
     /// The door was opened, and nothing was seen since.
-    Leaving { since_ms: u64 },
-    Away { since_ms: u64, said: bool },
+    Leaving {
+        since_ms: u64,
+    },
+    Away {
+        since_ms: u64,
+        said: bool,
+    },
 }
 
 /// What a change means.

@@ -152,12 +152,7 @@ impl Care {
     }
 
     /// The deadline of a row has come.
-    pub(in crate::pipeline) fn fire(
-        &mut self,
-        now: &Now,
-        key: &str,
-        signals: &mut Vec<Signal>,
-    ) -> Vec<Ask> {
+    pub(in crate::pipeline) fn fire(&mut self, now: &Now, key: &str, signals: &mut Vec<Signal>) -> Vec<Ask> {
         match key.split_once('/') {
             Some(("life", name)) => self.fire_life(now, name, signals),
             Some(("sensor", id)) => {
@@ -256,7 +251,13 @@ impl Care {
         self.directory.devices.get(device)?.bus.as_ref()
     }
 
-    fn event(&mut self, now: &Now, (event, test): (&Event, bool), offset_min: i32, signals: &mut Vec<Signal>) {
+    fn event(
+        &mut self,
+        now: &Now,
+        (event, test): (&Event, bool),
+        offset_min: i32,
+        signals: &mut Vec<Signal>,
+    ) {
         let id = &event.device.id;
         let Some(names) = self.by_device.get(id).cloned() else { return };
         if event.name == "device.offline" {
@@ -352,13 +353,7 @@ impl Care {
         self.flows.put(name.as_str(), flow);
     }
 
-    fn opened_at_night(
-        &mut self,
-        now: &Now,
-        name: &CareName,
-        offset_min: i32,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn opened_at_night(&mut self, now: &Now, name: &CareName, offset_min: i32, signals: &mut Vec<Signal>) {
         let Some(watched) = self.watched.get(name) else { return };
         let Some((from, to, openings)) = watched.night else { return };
         // A box that does not know the time does not know the night.

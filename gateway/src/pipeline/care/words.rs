@@ -80,12 +80,7 @@ pub(super) fn inactivity(household: &Household, known: Known<'_>, quiet_ms: u64)
     event(household, known, ("care.no_activity", Some(household.severity)), params, text)
 }
 
-pub(super) fn raise_inactivity(
-    now: &Now,
-    household: &Household,
-    known: Known<'_>,
-    quiet_ms: u64,
-) -> Signal {
+pub(super) fn raise_inactivity(now: &Now, household: &Household, known: Known<'_>, quiet_ms: u64) -> Signal {
     let escalate = household.escalate_min.map(|minutes| Escalation {
         after_ms: u64::from(minutes).saturating_mul(MINUTE_MS),
         to: Severity::Critical,
@@ -151,7 +146,8 @@ pub(super) fn sensor_offline(now: &Now, id: &DeviceId, directory: &Directory, si
         params: BTreeMap::from([("silent_min".to_owned(), whole(silent_ms / MINUTE_MS))]),
         text: Some(Text {
             zh: "关爱住户的传感器离线，无法判断是否有活动".to_owned(),
-            en: "a sensor of a household under care is silent; nobody can tell whether all is well".to_owned(),
+            en: "a sensor of a household under care is silent; nobody can tell whether all is well"
+                .to_owned(),
         }),
     };
     Signal::Raise(Box::new(raise(now, (SENSOR_OFFLINE, id.as_str()), condition)))

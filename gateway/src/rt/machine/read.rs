@@ -87,9 +87,8 @@ fn named(path: &Path, beginning: &str) -> bool {
 fn undervoltage(sys: &Path) -> Option<bool> {
     for soc in entries(&sys.join("devices/platform/soc")) {
         // Hexadecimal, with or without 0x.
-        let throttled = text(&soc.join("get_throttled")).and_then(|text| {
-            u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
-        });
+        let throttled = text(&soc.join("get_throttled"))
+            .and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
         if let Some(bits) = throttled {
             return Some(bits & UNDERVOLTAGE_NOW != 0);
         }
@@ -124,9 +123,9 @@ fn flash(sys: &Path) -> (Option<u8>, Option<u8>) {
     let (mut used, mut end) = (None, None);
     for host in entries(&sys.join("class/mmc_host")) {
         for card in entries(&host).iter().filter(|path| named(path, "mmc")) {
-            let steps = text(&card.join("life_time")).into_iter().flat_map(|line| {
-                line.split_whitespace().filter_map(hexadecimal).collect::<Vec<u8>>()
-            });
+            let steps = text(&card.join("life_time"))
+                .into_iter()
+                .flat_map(|line| line.split_whitespace().filter_map(hexadecimal).collect::<Vec<u8>>());
             // 1 is 0 to 10 %, 10 is 90 to 100 %, 11 is beyond; 0 is not told.
             let worst = steps.filter(|step| (1..=11).contains(step)).max();
             used = used.max(worst.map(|step| step.saturating_mul(10).min(100)));

@@ -20,6 +20,7 @@ const LOOKS: u8 = 2;
 /// What has been told.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
+    began_ms: Option<u64>,
     told: Option<(u64, Reading)>,
     hot: Flag,
     undervoltage: Flag,
@@ -63,15 +64,17 @@ impl State {
     /// What a look has to tell, and the state once that is stored.
     pub(super) fn after(&self, look: &Reading, config: &MachineConfig, at: &Stamp) -> (Vec<Draft>, Next) {
         let mut state = self.clone();
+        let began_ms = *state.began_ms.get_or_insert(at.mono_ms);
         let mut drafts = Vec::new();
         state.heat(look, config, at, &mut drafts);
         state.power(look, at, &mut drafts);
         state.wear(look, config, at, &mut drafts);
         let told_event = !drafts.is_empty();
-        if state.values_due(look, at.mono_ms, told_event) {
+        if state.values_due(look, (began_ms, at.mono_ms), told_event) {
             let samples = samples(look);
             if !samples.is_empty() {
-                let telemetry = Telemetry { device: DeviceRef::gateway(None), place: Place::default(), samples };
+                let telemetry =
+                    Telemetry { device: DeviceRef::gateway(None), place: Place::default(), samples };
                 let body = Body::Telemetry(telemetry);
                 drafts.push(Draft { at: at.clone(), test: false, dedup: None, body });
             }
@@ -80,8 +83,11 @@ impl State {
         (drafts, Next { state, told_event })
     }
 
-    fn values_due(&self, look: &Reading, now_ms: u64, told_event: bool) -> bool {
-        let Some((told_ms, told)) = &self.told else { return true };
+    fn values_due(&self, look: &Reading, (began_ms, now_ms): (u64, u64), told_event: bool) -> bool {
+        // Not at once: a box that starts again and again would fill its journal with this.
+        let Some((told_ms, told)) = &self.told else {
+            return told_event || now_ms.saturating_sub(began_ms) >= APART_MS;
+        };
         let passed_ms = now_ms.saturating_sub(*told_ms);
         told_event || passed_ms >= AGAIN_MS || (passed_ms >= APART_MS && differs(told, look))
     }
@@ -94,7 +100,9 @@ impl State {
                 let text = ("网关设备温度过高", "the box is too hot");
                 drafts.push(event(at, ("box.hot", Some(Severity::Major)), params(), text));
             }
-            Some(false) => drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled"))),
+            Some(false) => {
+                drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled")))
+            }
             None => {}
         }
     }
@@ -114,12 +122,19 @@ impl State {
         match self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS) {
             Some(true) => {
                 let battery = look.battery_pct.map(|percent| ("battery", Value::Int(i64::from(percent))));
-                let text = ("市电中断，网关由备用电源供电", "mains power is lost; the box runs on its battery");
-                let event = event(at, ("box.mains_lost", Some(Severity::Major)), battery.into_iter().collect(), text);
+                let text =
+                    ("市电中断，网关由备用电源供电", "mains power is lost; the box runs on its battery");
+                let event =
+                    event(at, ("box.mains_lost", Some(Severity::Major)), battery.into_iter().collect(), text);
                 drafts.push(event);
             }
             Some(false) => {
-                drafts.push(over(at, "box.mains_restored", "box.mains_lost", ("市电恢复", "mains power is back")));
+                drafts.push(over(
+                    at,
+                    "box.mains_restored",
+                    "box.mains_lost",
+                    ("市电恢复", "mains power is back"),
+                ));
             }
             None => {}
         }
@@ -135,8 +150,16 @@ impl State {
         // Flash does not heal: a card that was changed is told by the next start.
         if self.flash_worn.look(worn.filter(|worn| *worn), 1) == Some(true) {
             let used = look.flash_used_pct.map(|used| ("used", Value::Int(i64::from(used))));
-            let text = ("网关存储接近寿命终点，请更换", "the flash of the box is near the end of its life; replace it");
-            drafts.push(event(at, ("box.flash_worn", Some(Severity::Major)), used.into_iter().collect(), text));
+            let text = (
+                "网关存储接近寿命终点，请更换",
+                "the flash of the box is near the end of its life; replace it",
+            );
+            drafts.push(event(
+                at,
+                ("box.flash_worn", Some(Severity::Major)),
+                used.into_iter().collect(),
+                text,
+            ));
         }
         let short = look.memory_free_pct.map(|free| {
             let margin = if self.memory_short.told { 5 } else { 0 };
@@ -146,7 +169,8 @@ impl State {
             Some(true) => {
                 let free = look.memory_free_pct.map(|free| ("free", Value::Int(i64::from(free))));
                 let text = ("网关内存不足", "the box is short of memory");
-                let event = event(at, ("box.memory_short", Some(Severity::Minor)), free.into_iter().collect(), text);
+                let event =
+                    event(at, ("box.memory_short", Some(Severity::Minor)), free.into_iter().collect(), text);
                 drafts.push(event);
             }
             Some(false) => {

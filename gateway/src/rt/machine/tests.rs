@@ -100,10 +100,10 @@ fn heat(cel: f64) -> Reading {
 fn heat_has_a_hysteresis() {
     let told = told(&[70.0, 79.9, 80.0, 81.0, 76.0, 79.0, 74.9, 79.9].map(heat));
     let (hot, cooled) = (vec!["box.hot", "1 values"], vec!["box.cooled", "1 values"]);
-    assert_eq!(told[0], ["1 values"]);
+    assert!(told[0].is_empty());
     assert_eq!(told[2], hot);
     assert_eq!(told[6], cooled);
-    assert_eq!(told.iter().filter(|drafts| !drafts.is_empty()).count(), 3);
+    assert_eq!(told.iter().filter(|drafts| !drafts.is_empty()).count(), 2);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn power_is_told_when_two_looks_agree() {
     let mains = |mains| Reading { mains: Some(mains), ..Reading::default() };
     let told = told(&[true, false, true, false, false, false, true, true].map(mains));
     let events: Vec<_> = told.iter().map(|drafts| drafts.first().map_or("", String::as_str)).collect();
-    assert_eq!(events, ["1 values", "", "", "", "box.mains_lost", "", "", "box.mains_restored"]);
+    assert_eq!(events, ["", "", "", "", "box.mains_lost", "", "", "box.mains_restored"]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn values_are_told_on_change_and_each_hour() {
     looks[30] = heat(54.0);
     let told = told(&looks);
     let minutes: Vec<usize> = (0..looks.len()).filter(|minute| !told[*minute].is_empty()).collect();
-    assert_eq!(minutes, [0, 30, 35, 95]);
+    assert_eq!(minutes, [5, 30, 35, 95]);
 }
 
 #[test]

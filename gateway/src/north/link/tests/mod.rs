@@ -83,6 +83,7 @@ impl Bench {
             gateway: GatewayName::new("gate-1").unwrap(),
             compound: "Rose Garden".to_owned(),
             config: config(&broker.url, pacing),
+            private: Arc::default(),
             store: store.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),

@@ -108,7 +108,10 @@ fn shipped_templates_say_what_robots_expect() {
 fn languages_and_unknown_times() {
     let english = message(Kind::Wecom, &[told_in(Language::En)], &frame(Language::En));
     let content = english["markdown"]["content"].as_str().unwrap().to_owned();
-    assert!(content.contains("**CRITICAL**") && content.contains("building 3, unit 1单元, household 302"), "{content}");
+    assert!(
+        content.contains("**CRITICAL**") && content.contains("building 3, unit 1单元, household 302"),
+        "{content}"
+    );
     let unknown = Told { time: None, count: 4, ..told_in(Language::Both) };
     let both = message(Kind::Wecom, &[unknown], &frame(Language::Both));
     let content = both["markdown"]["content"].as_str().unwrap().to_owned();
@@ -121,19 +124,26 @@ fn a_template_of_ones_own_is_judged() {
     let text = Template::new(whole).unwrap().render(&[told()], &frame(Language::Zh)).unwrap();
     assert_eq!(text, "{\"n\": 1, \"first\": \"alarm-1\"}");
     assert!(Template::new("{% for %}").unwrap_err().to_string().contains("the template is wrong"));
-    let render = |text: &str| Template::new(text).unwrap().render(&[told()], &frame(Language::Zh)).unwrap_err();
+    let render =
+        |text: &str| Template::new(text).unwrap().render(&[told()], &frame(Language::Zh)).unwrap_err();
     assert!(render("{{ alarms[0].nothing }}").to_string().contains("undefined"));
     assert!(render("{\"a\": {{ alarms[0].text }}}").to_string().contains("no JSON"));
-    assert!(render("\"{% for i in range(9000) %}0123456789{% endfor %}\"").to_string().contains("90002 bytes"));
+    assert!(
+        render("\"{% for i in range(9000) %}0123456789{% endfor %}\"").to_string().contains("90002 bytes")
+    );
 }
 
 #[test]
 fn signatures_are_those_of_the_robots() {
     // Computed with Python's hmac, hashlib and urllib by the robots' public descriptions.
-    let url = sign::dingtalk("https://oapi.dingtalk.com/robot/send?access_token=x", "SECabc", 1_577_262_236_757);
+    let url =
+        sign::dingtalk("https://oapi.dingtalk.com/robot/send?access_token=x", "SECabc", 1_577_262_236_757);
     let expected = "https://oapi.dingtalk.com/robot/send?access_token=x&timestamp=1577262236757&sign=I5TKCOTTj6fad4sJ4q9RsIffw0PAChVQZQGTdtRbNEQ%3D";
     assert_eq!(url, expected);
-    assert_eq!(sign::feishu("SECabc", 1_599_360_473_999), ("1599360473".to_owned(), "KjJCRpeZcpDq6nFA4wlSAm5ZsE3Y8HuB1O1Sgv2Y9xA=".to_owned()));
+    assert_eq!(
+        sign::feishu("SECabc", 1_599_360_473_999),
+        ("1599360473".to_owned(), "KjJCRpeZcpDq6nFA4wlSAm5ZsE3Y8HuB1O1Sgv2Y9xA=".to_owned())
+    );
 }
 
 #[test]

@@ -82,7 +82,9 @@ fn failures_back_off_and_lose_nothing() {
 
 #[test]
 fn a_throttle_is_honoured_within_reason() {
-    for (after_ms, expected) in [(Some(7_000), 7_000), (None, 60_000), (Some(u64::MAX), 1_800_000), (Some(0), 1_000)] {
+    for (after_ms, expected) in
+        [(Some(7_000), 7_000), (None, 60_000), (Some(u64::MAX), 1_800_000), (Some(0), 1_000)]
+    {
         let mut line = line(15, 1);
         let batch = send(&mut line, 5);
         line.settle(batch, Outcome::Throttled { after_ms, reason: "slow".to_owned() }, 5);
@@ -109,7 +111,10 @@ fn one_poisoned_alarm_keeps_nobody_waiting_and_is_named() {
         guilty.extend(line.settle(batch, outcome, now_ms).map(|(waiting, _)| waiting.told.id));
     }
     taken.sort();
-    assert_eq!((taken, guilty), (["a1", "a3", "a4", "a5"].map(str::to_owned).to_vec(), vec!["a2".to_owned()]));
+    assert_eq!(
+        (taken, guilty),
+        (["a1", "a3", "a4", "a5"].map(str::to_owned).to_vec(), vec!["a2".to_owned()])
+    );
     assert_eq!((line.delivered, line.refused), (4, 1));
 }
 

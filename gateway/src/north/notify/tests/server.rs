@@ -125,7 +125,9 @@ fn outcome(manner: Manner) -> Outcome {
 fn reason(outcome: Outcome) -> String {
     match outcome {
         Outcome::Taken => panic!("it was taken"),
-        Outcome::Throttled { reason, .. } | Outcome::Failed { reason } | Outcome::Refused { reason } => reason,
+        Outcome::Throttled { reason, .. } | Outcome::Failed { reason } | Outcome::Refused { reason } => {
+            reason
+        }
     }
 }
 
@@ -198,7 +200,10 @@ fn a_stranger_s_certificate_is_refused() {
             let mut request = [0; 4_096];
             if stream.read(&mut request).is_ok() {
                 let body = r#"{"errcode":0}"#;
-                let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
                 stream.write_all(text.as_bytes()).unwrap_or_default();
             }
         }

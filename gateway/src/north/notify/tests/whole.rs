@@ -20,7 +20,9 @@ use crate::store::{Options, Reader, Store, Synchronous};
 use tokio_util::sync::CancellationToken;
 
 fn clock() -> SharedClock {
-    Arc::new(crate::rt::clock::SystemClock::new(crate::rt::timesource::Places::usual(true).read(crate::rt::clock::reading())))
+    Arc::new(crate::rt::clock::SystemClock::new(
+        crate::rt::timesource::Places::usual(true).read(crate::rt::clock::reading()),
+    ))
 }
 
 fn open(dir: &Path, clock: &SharedClock) -> Store {

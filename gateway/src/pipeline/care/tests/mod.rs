@@ -92,12 +92,8 @@ impl Site {
     pub(super) fn new(household: Household) -> Self {
         let households = BTreeMap::from([(CareName::new("b3-302").unwrap(), household)]);
         let config = CareConfig { households };
-        let at = Stamp {
-            boot: BootId("a".into()),
-            mono_ms: 5_000,
-            wall_ms: MIDNIGHT_MS,
-            trust: ClockTrust::Ntp,
-        };
+        let at =
+            Stamp { boot: BootId("a".into()), mono_ms: 5_000, wall_ms: MIDNIGHT_MS, trust: ClockTrust::Ntp };
         let care = Care::new(config.clone(), Arc::new(directory()));
         let beats = BTreeMap::from([("meter", 0), ("door", 0), ("motion", 0)]);
         let mut site = Self {
@@ -134,18 +130,9 @@ impl Site {
             asks.extend(self.care.fire(&now, &key, &mut signals));
         }
         let now = Now { t_ms: time.t_ms, at: self.at.clone() };
-        let body = body.unwrap_or_else(|| {
-            event_of(DeviceRef::gateway(None), "pipeline.tick")
-        });
-        let record = Record {
-            pos: 1,
-            epoch: Epoch(1),
-            class: Class::Event,
-            seq: 1,
-            at: self.at.clone(),
-            test,
-            body,
-        };
+        let body = body.unwrap_or_else(|| event_of(DeviceRef::gateway(None), "pipeline.tick"));
+        let record =
+            Record { pos: 1, epoch: Epoch(1), class: Class::Event, seq: 1, at: self.at.clone(), test, body };
         self.care.apply(&now, &record, 480, &mut signals, &mut out);
         let minute = self.real_ms / MINUTE;
         self.told.extend(asks.iter().map(|ask| (minute, format!("ask {}", ask.household))));

@@ -208,7 +208,10 @@ fn consent_is_recorded_and_ends_everything_when_taken_back() {
     site.wait(10 * DAY);
     assert_eq!(site.told.get(1).unwrap().1, "clear care-inactivity b3-302");
     assert_eq!(site.told.len(), 2);
-    assert_eq!(site.drafts.iter().map(name).collect::<Vec<_>>(), ["care.consent_given", "care.consent_revoked"]);
+    assert_eq!(
+        site.drafts.iter().map(name).collect::<Vec<_>>(),
+        ["care.consent_given", "care.consent_revoked"]
+    );
     assert!(site.care.next_due().is_none(), "something of the household is still watched");
 }
 

@@ -60,7 +60,9 @@ fn seeds() -> impl Iterator<Item = u64> {
 fn whoever_lives_is_never_missed() {
     for seed in seeds() {
         let mut rng = Rng::with_seed(seed);
-        let mut site = Site::new(household("night = { from = '23:00', to = '05:00', openings = 50 }\n".get(..0).unwrap()));
+        let mut site = Site::new(household(
+            "night = { from = '23:00', to = '05:00', openings = 50 }\n".get(..0).unwrap(),
+        ));
         for _ in 0..21 {
             day(&mut site, &mut rng);
             trouble(&mut site, &mut rng);
@@ -99,7 +101,11 @@ fn whoever_stops_is_missed_once_whatever_happens_to_the_box() {
         assert_eq!(raised.len(), 1, "seed {seed}: {:?}", site.told);
         let due = (stopped + DAY + unseen) / MINUTE;
         let (minute, _) = raised[0];
-        assert!(minute.abs_diff(due) <= 45, "seed {seed}: raised at minute {minute}, due at {due}: {:?}", site.told);
+        assert!(
+            minute.abs_diff(due) <= 45,
+            "seed {seed}: raised at minute {minute}, due at {due}: {:?}",
+            site.told
+        );
     }
 }
 
