@@ -109,6 +109,7 @@ fn device(building: &str, tags: &[&str], abilities: Abilities) -> DeviceEntry {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         points: BTreeMap::new(),
         events: BTreeSet::new(),
+        heartbeat_s: None,
         maintenance: false,
         abilities,
     }

@@ -13,8 +13,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::wire;
-use crate::model::audit;
 use crate::model::action::is_question_of_care;
+use crate::model::audit;
 use crate::model::ids::{DeviceId, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::{Body, Category, Class, DeviceRef, Record, Value};

@@ -13,7 +13,7 @@ use crate::model::ids::{GatewayName, NotifierName};
 use crate::model::journal::{Durability, Journal as _, NoFold};
 use crate::model::record::{Body, Class, Draft};
 use crate::rt::board::Board;
-use crate::rt::clock::{Clock as _, SharedClock};
+use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
 use crate::store::{Options, Reader, Store, Synchronous};
 
