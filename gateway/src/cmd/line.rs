@@ -56,9 +56,10 @@ pub fn care_of(loaded: &Loaded) -> CareConfig {
 
 fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
     let directory = loaded.settings.directory(&loaded.profiles);
+    let alarms = loaded.settings.gateway.alarms.clone();
     let care = care_of(loaded);
     let utc_offset_min = loaded.settings.gateway.utc_offset_min;
-    Plan { rules, directory: Arc::new(directory), care, utc_offset_min, ..Plan::default() }
+    Plan { rules, directory: Arc::new(directory), alarms, care, utc_offset_min, ..Plan::default() }
 }
 
 /// The way from the journal's writer to the executor of actions.

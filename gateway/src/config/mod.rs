@@ -36,6 +36,7 @@ use crate::model::ids::{
 use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
 use crate::north::notify::config::WebhookConfig;
+use crate::pipeline::alarm::AlarmConfig;
 use crate::pipeline::care::Household;
 use crate::rt::machine::MachineConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
@@ -115,6 +116,9 @@ pub struct GatewayConfig {
     /// What is told of the box itself: heat, power, flash, memory.
     #[serde(default)]
     pub machine: MachineConfig,
+    /// How many alarms may be open, and how long things take; see docs/alarms.md.
+    #[serde(default)]
+    pub alarms: AlarmConfig,
 }
 
 /// `[buses.NAME.KIND]`: exactly one kind.

@@ -52,6 +52,9 @@ pub struct Alarm {
     /// How often it was raised, the first time included.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub count: u64,
+    /// It comes and goes too often to be told each time; until it is calm it counts as holding.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
     #[serde(default, skip_serializing_if = "Handling::is_none")]
     pub handling: Handling,
     /// What made this revision.
@@ -81,6 +84,7 @@ impl Alarm {
             active: false,
             severity: None,
             count: 0,
+            flapping: false,
             handling: Handling::default(),
             change: None,
             hides: Vec::new(),
@@ -184,6 +188,8 @@ pub enum ChangeKind {
     Escalated,
     /// It comes and goes too often to be told each time.
     Flapping,
+    /// It has stopped coming and going.
+    Calmed,
     /// Too many are open: it went on in the flood alarm.
     Folded,
 }

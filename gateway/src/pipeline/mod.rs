@@ -107,7 +107,7 @@ impl Pipeline {
         Self {
             time: Table::new("time/"),
             rules: Engine::new(Arc::clone(&plan.rules), Arc::clone(&plan.directory)),
-            book: Book::new(plan.alarms.clone()),
+            book: Book::new(&plan.alarms, Arc::clone(&plan.directory)),
             actions: Actions::new(Arc::clone(&plan.directory)),
             care: Care::new(plan.care.clone(), Arc::clone(&plan.directory)),
             plan,
@@ -150,7 +150,11 @@ impl Pipeline {
                 let asks = self.care.fire(now, key, &mut signals);
                 self.ask(now, asks, (epoch, pos), out);
             }
-            2 => self.book.fire(now, key, &mut signals, out),
+            2 => {
+                if let Some(asked) = self.book.fire(now, key, &mut signals, out) {
+                    self.actions.ask(now, asked, out);
+                }
+            }
             _ => self.actions.fire(now, key, &mut signals, out),
         }
         self.signal(now, signals, (epoch, pos), out);
@@ -182,7 +186,7 @@ impl Pipeline {
         out: &mut Out,
     ) {
         for signal in signals {
-            for asked in self.book.signal(now, signal, origin, out) {
+            if let Some(asked) = self.book.signal(now, signal, origin, out) {
                 self.actions.ask(now, asked, out);
             }
         }
@@ -264,7 +268,7 @@ impl Fold for Pipeline {
                 } else if let Some(report) = Report::read(record) {
                     self.actions.reported(&now, &report, &mut signals);
                 } else {
-                    self.book.supervise(&now, record, &mut signals, &mut out);
+                    self.book.supervise(&now, record, &mut signals);
                     self.care.apply(&now, record, self.plan.utc_offset_min, &mut signals, &mut out);
                     self.rules.apply(&now, record, self.plan.utc_offset_min, &mut signals);
                 }

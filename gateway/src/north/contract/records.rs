@@ -99,6 +99,9 @@ fn event_data(event: &crate::model::record::Event, frame: &Frame<'_>) -> wire::E
 
 fn alarm_data(alarm: &crate::model::record::Alarm, frame: &Frame<'_>) -> wire::Alarm {
     let raised = event_data(&alarm.raised, frame);
+    let grown = alarm.severity.filter(|_| alarm.severity != alarm.raised.severity);
+    // What no rule has raised has no life beside its state.
+    let lives = alarm.count > 0;
     wire::Alarm {
         compound: raised.compound,
         alarm: alarm.alarm.clone(),
@@ -111,9 +114,17 @@ fn alarm_data(alarm: &crate::model::record::Alarm, frame: &Frame<'_>) -> wire::A
         place: raised.place,
         category: raised.category,
         name: raised.name,
-        severity: raised.severity,
+        severity: alarm.severity().map(Open::Known),
         params: raised.params,
         text: raised.text,
+        severity_raised: grown.and(raised.severity),
+        rule: alarm.rule.as_ref().map(ToString::to_string),
+        active: lives.then_some(alarm.active),
+        count: lives.then_some(alarm.count),
+        flapping: alarm.flapping,
+        handling: frame.view.handling(&alarm.handling),
+        change: alarm.change.as_ref().map(|change| frame.view.change(change)),
+        hides: alarm.hides.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{Label, Unsequenced, rfc3339};
 use super::wire::{self, Open, Sequence};
 use super::{CONTRACT, Frame, Outgoing, outgoing, schema};
+use crate::model::alarm::Stage;
 use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, Epoch, Seq};
 use crate::model::limits::{BACKLOG_RANGES_MAX, PLATFORM_PAYLOAD_BYTES_MAX};
@@ -272,9 +273,13 @@ pub fn alarm_in_short(open: &OpenAlarm) -> wire::SnapshotAlarm {
         state: Open::Known(alarm.state),
         category: Open::Known(alarm.raised.category),
         name: alarm.raised.name.clone(),
-        severity: alarm.raised.severity.map(Open::Known),
+        severity: alarm.severity().map(Open::Known),
         device: alarm.raised.device.id.to_string(),
         sequence: Sequence(open.seq),
+        rule: alarm.rule.as_ref().map(ToString::to_string),
+        active: (alarm.count > 0).then_some(alarm.active),
+        count: (alarm.count > 0).then_some(alarm.count),
+        stage: Some(alarm.handling.stage).filter(|stage| *stage != Stage::Open).map(Open::Known),
     }
 }
 

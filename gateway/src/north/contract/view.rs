@@ -14,7 +14,9 @@ use sha2::Sha256;
 
 use super::wire;
 use crate::model::action::is_question_of_care;
+use crate::model::alarm::{Change, Handling};
 use crate::model::audit;
+use crate::model::command::{Origin, is_tick};
 use crate::model::ids::{DeviceId, UplinkName};
 use crate::model::place::Place;
 use crate::model::record::{Body, Category, Class, DeviceRef, Record, Value};
@@ -28,6 +30,9 @@ pub const PSEUDONYM_KEY_BYTES_MAX: u64 = 4_096;
 
 /// Parameters of events that name a household or a person's card.
 const PERSONAL_PARAMS: [&str; 2] = ["card", "household"];
+
+/// Source of the changes that a rule makes: nobody's words.
+const RULE_SOURCE: &str = "rule";
 
 /// Why a view cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +150,9 @@ impl View {
     /// Whether this uplink gets the record. Records under test follow the same rules.
     ///
     /// A gap record goes to the uplink it concerns, if the class of what is missing is visible: also where events are
-    /// not, since otherwise the hole could not be told from a loss.
+    /// not, since otherwise the hole could not be told from a loss. Ticks, which the gateway says to itself, go to nobody.
     pub fn sees(&self, record: &Record) -> bool {
-        self.sees_body(&record.body)
+        !is_tick(record) && self.sees_body(&record.body)
     }
 
     /// The same for a body that is not numbered.
@@ -233,6 +238,36 @@ impl View {
             *value = Value::Text(hidden.into());
         }
         params
+    }
+
+    /// Whether people's own words are kept from this uplink: free text may name whom the view hides.
+    fn hides_people(&self) -> bool {
+        self.pseudonyms.is_some() || self.hide.contains(&PlaceField::Household)
+    }
+
+    /// What people do about an alarm, as this uplink may see it; none: nothing yet.
+    pub(super) fn handling(&self, handling: &Handling) -> Option<wire::Handling> {
+        let words = |text: &Option<String>| text.clone().filter(|_| !self.hides_people());
+        (!handling.is_none()).then(|| wire::Handling {
+            stage: wire::Open::Known(handling.stage),
+            assignee: words(&handling.assignee),
+            result: handling.result.map(wire::Open::Known),
+            note: words(&handling.note),
+        })
+    }
+
+    /// What made a revision, as this uplink may see it: its own orders with all their words.
+    pub(super) fn change(&self, change: &Change) -> wire::Change {
+        let own =
+            change.source == Origin::Platform(self.uplink.clone()).text() || change.source == RULE_SOURCE;
+        let shown = |text: Option<&String>| text.filter(|_| own || !self.hides_people()).cloned();
+        wire::Change {
+            what: wire::Open::Known(change.what),
+            actor: shown(Some(&change.actor)),
+            source: change.source.clone(),
+            command: shown(change.command.as_ref()),
+            reason: shown(change.reason.as_ref()),
+        }
     }
 
     /// The household's number alone repeats in every building and could be guessed by counting, so the building and

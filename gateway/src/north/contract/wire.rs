@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::alarm::{ChangeKind, HandlingResult, Stage};
 use crate::model::record::{
     self, AlarmState, Category, Class, GapReason, Quality, QualityReason, Severity, Value,
 };
@@ -260,7 +261,7 @@ pub struct Alarm {
     pub category: Open<Category>,
     /// The condition, as `thing.happened`; open.
     pub name: String,
-    /// Perceived severity (X.733).
+    /// Perceived severity (X.733), as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub severity: Option<Open<Severity>>,
     /// Parameters by name.
@@ -268,6 +269,64 @@ pub struct Alarm {
     pub params: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
+    /// Severity when it was raised, where it has grown since because nobody acknowledged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity_raised: Option<Open<Severity>>,
+    /// The rule that raised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Whether the condition holds now. What happened at once and is over, a press, does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+    /// How often the condition came, the first time included. Not every time makes a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Comes and goes too often to be told each time; it counts as holding until it is calm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
+    /// What people do about it, beside acknowledging; absent: nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handling: Option<Handling>,
+    /// What made this `rev`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+    /// Devices that cannot be heard because of it, and raise nothing of their own; not always all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hides: Vec<String>,
+}
+
+/// What people do about an alarm. Words of people (`assignee`, `note`) are absent where households are hidden from you or
+/// travel as pseudonyms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Handling {
+    /// How far it has come.
+    pub stage: Open<Stage>,
+    /// Who is to see to it: a role or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignee: Option<String>,
+    /// What it turned out to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Open<HandlingResult>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What made a revision. Where households are hidden from you or travel as pseudonyms, `actor`, `reason` and `command` are
+/// there only if you gave the order yourself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Change {
+    /// What was done or happened.
+    pub what: Open<ChangeKind>,
+    /// Who: an operator as a platform names them, or `rule NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// From where: `platform NAME` (the uplink's name at the box), `console`, `rule`.
+    pub source: String,
+    /// The command that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Records that you will not get, and why: what is in the range and has not reached you is no longer a hole.
@@ -487,6 +546,18 @@ pub struct SnapshotAlarm {
     pub device: String,
     /// Number of the alarm record that holds this `rev`.
     pub sequence: Sequence,
+    /// The rule that raised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Whether the condition holds now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+    /// How often the condition came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// How far handling has come; absent: nobody has taken it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Open<Stage>>,
 }
 
 /// The answer to a command.

@@ -32,7 +32,7 @@ pub(in crate::north) fn gateway_event(
 
 pub(super) fn is_critical(record: &Record) -> bool {
     let severity = match &record.body {
-        Body::Alarm(alarm) => alarm.raised.severity,
+        Body::Alarm(alarm) => alarm.severity(),
         Body::Event(event) => event.severity,
         Body::Telemetry(_) | Body::Gap(_) => None,
     };

@@ -9,10 +9,12 @@ use crate::model::clock::Clocks;
 use crate::model::cursor::Head;
 use crate::model::ids::{Epoch, Seq};
 use crate::model::record::{Class, GapReason, Record};
+use crate::model::roll::Roll;
 use crate::model::stamp::Stamp;
 use crate::north::config::Delivery;
 use crate::north::contract::{
-    self, BootClock, ClockState, Frame, Outgoing, SnapshotData, StateData, StateReason, Topics, View,
+    self, BootClock, ClockState, Frame, OpenAlarm, Outgoing, SnapshotData, StateData, StateReason, Topics,
+    View,
 };
 use crate::north::engine::{Read, Source, SourceError, Standing, Unsendable, Wording};
 use crate::rt::clock::SharedClock;
@@ -195,6 +197,7 @@ pub(super) struct ContractWording {
     pub(super) delivery: Delivery,
     pub(super) started: Stamp,
     pub(super) commands: Vec<String>,
+    pub(super) roll: Arc<Roll>,
     pub(super) clock: SharedClock,
     /// Shared with the shell, which hears the answers.
     pub(super) asking: Arc<Mutex<Asking>>,
@@ -299,13 +302,15 @@ impl Wording for ContractWording {
     }
 
     fn snapshot(&self, standing: &Standing, now: &Stamp) -> Vec<Outgoing> {
+        let open = self.roll.open().into_iter();
         let snapshot = SnapshotData {
             number: 1,
             conn: standing.conn,
             epoch: standing.epoch,
             last: standing.last.clone(),
-            // Nothing raises alarms yet, so none is open.
-            alarms: Vec::new(),
+            alarms: open
+                .map(|listed| OpenAlarm { seq: listed.seq, test: listed.test, alarm: listed.alarm })
+                .collect(),
         };
         contract::snapshot_pages(&snapshot, &self.frame(now, &self.clock.clocks()))
     }

@@ -168,6 +168,7 @@ impl Link {
             delivery: parts.config.delivery,
             started: parts.started.clone(),
             commands: Authority::of(&parts.config.commands, &parts.config.filter).names(),
+            roll: Arc::clone(&parts.roll),
             clock: Arc::clone(&parts.clock),
             asking: Arc::new(Mutex::new(Asking::new(parts.config.time))),
         };

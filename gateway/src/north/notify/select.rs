@@ -12,7 +12,7 @@ impl Tell {
             ChangeKind::Escalated => Some(Self::Escalated),
             ChangeKind::Acknowledged => Some(Self::Acknowledged),
             ChangeKind::Assigned | ChangeKind::Handled => Some(Self::Handled),
-            ChangeKind::Returned => Some(Self::Returned),
+            ChangeKind::Returned | ChangeKind::Calmed => Some(Self::Returned),
             ChangeKind::Closed => Some(Self::Closed),
             ChangeKind::Shelved
             | ChangeKind::Unshelved

@@ -198,6 +198,7 @@ const fn change_words(change: ChangeKind) -> (&'static str, &'static str, &'stat
         ChangeKind::InService => ("in_service", "恢复使用", "in service"),
         ChangeKind::Escalated => ("escalated", "无人确认，已升级", "nobody acknowledged it; escalated"),
         ChangeKind::Flapping => ("flapping", "反复出现", "comes and goes"),
+        ChangeKind::Calmed => ("calmed", "已平稳", "calm again"),
         ChangeKind::Folded => ("folded", "并入汇总报警", "folded into one"),
     }
 }

@@ -1,0 +1,225 @@
+//! Supervision: what the gateway's own events say of buses, uplinks and the journal becomes alarms, and the silence of
+//! devices that something else explains raises nothing of its own. Must not know devices' drivers or platforms.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Book;
+use crate::model::ids::{DeviceId, RuleName};
+use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
+use crate::model::stamp::Stamp;
+use crate::pipeline::Now;
+use crate::pipeline::signal::{Clear, Raise, Signal};
+use crate::pipeline::table::Row;
+
+/// A device that cannot be heard. A rule that watches for silence raises conditions of this name.
+pub(super) const DEVICE_OFFLINE: &str = "device.offline";
+/// A bus on which nobody can be heard.
+const BUS_OFFLINE: &str = "bus.offline";
+const BUS_RULE: &str = "bus-offline";
+
+/// Names of hidden devices in one alarm: with all else they fit a record. The parameter `hidden` counts all of them.
+const HIDES_MAX: usize = 48;
+
+/// So long, what the gateway tells again of its own trouble counts on the first.
+const COOLDOWN_MS: u64 = 3_600_000;
+
+/// A raise that waits, since something else explains it for now. None: until that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Held {
+    pub(super) raise: Raise,
+    pub(super) until_ms: Option<u64>,
+}
+
+impl Row for Held {
+    fn due_ms(&self) -> Option<u64> {
+        self.until_ms
+    }
+}
+
+/// A bus that is down, or was until shortly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Bus {
+    Down { since: Stamp },
+    Back { until_ms: u64 },
+}
+
+impl Row for Bus {
+    fn due_ms(&self) -> Option<u64> {
+        match self {
+            Self::Down { .. } => None,
+            Self::Back { until_ms } => Some(*until_ms),
+        }
+    }
+}
+
+/// What an event of the gateway says about a trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// It lasts until another event ends it.
+    Begins,
+    Ends,
+    Happened,
+    /// The same, and a person must look.
+    Grave,
+}
+
+/// The gateway's own events that begin or end a trouble: rule, parameter that names the subject, and what it says.
+fn trouble(name: &str) -> Option<(&'static str, Option<&'static str>, Trouble)> {
+    let row = match name {
+        BUS_OFFLINE => (BUS_RULE, Some("bus"), Trouble::Begins),
+        "bus.online" => (BUS_RULE, Some("bus"), Trouble::Ends),
+        "bus.session_lost" => ("bus-session-lost", Some("bus"), Trouble::Happened),
+        "uplink.offline" => ("uplink-offline", Some("uplink"), Trouble::Begins),
+        "uplink.online" => ("uplink-offline", Some("uplink"), Trouble::Ends),
+        "uplink.nobody_listens" => ("uplink-nobody-listens", Some("uplink"), Trouble::Happened),
+        "uplink.duplicate_identity" => ("uplink-duplicate-identity", Some("uplink"), Trouble::Grave),
+        "store.lost" => ("store-lost", None, Trouble::Begins),
+        "store.back" => ("store-lost", None, Trouble::Ends),
+        "store.full" => ("store-full", None, Trouble::Begins),
+        "store.room" => ("store-full", None, Trouble::Ends),
+        "store.reset" => ("store-reset", None, Trouble::Grave),
+        "store.restored" => ("store-restored", None, Trouble::Grave),
+        "clock.disputed" => ("clock-disputed", Some("uplink"), Trouble::Happened),
+        _ => return None,
+    };
+    Some(row)
+}
+
+/// A name that stands in this code.
+pub(super) fn rule_name(name: &str) -> RuleName {
+    RuleName::new(name).unwrap_or_else(|error| unreachable!("{name:?} is a name: {error}"))
+}
+
+impl Book {
+    /// What records say about the health of devices, buses, uplinks and the journal.
+    pub(in crate::pipeline) fn supervise(&mut self, now: &Now, record: &Record, signals: &mut Vec<Signal>) {
+        match &record.body {
+            Body::Event(event) if event.device.is_gateway() => self.judge(now, event, record.test, signals),
+            body => {
+                let Some(device) = body.device().filter(|_| is_word(body)) else { return };
+                self.hear(now, device, signals);
+            }
+        }
+    }
+
+    fn judge(&mut self, now: &Now, event: &Event, test: bool, signals: &mut Vec<Signal>) {
+        let Some((rule, param, what)) = trouble(&event.name) else { return };
+        let subject = match param.and_then(|name| event.params.get(name)) {
+            Some(Value::Text(subject)) => subject.to_string(),
+            _ => "gateway".to_owned(),
+        };
+        let rule = rule_name(rule);
+        if rule.as_str() == BUS_RULE {
+            self.note_bus(now, &subject, what == Trouble::Begins);
+        }
+        if what == Trouble::Ends {
+            signals.push(Signal::Clear(Clear { rule, subject, at: now.at.clone(), test }));
+            return;
+        }
+        let mut condition = event.clone();
+        let mut hides = Vec::new();
+        if rule.as_str() == BUS_RULE {
+            hides = self.behind(&subject, &mut condition.params);
+        }
+        signals.push(Signal::Raise(Box::new(Raise {
+            rule,
+            subject,
+            at: now.at.clone(),
+            condition,
+            lasts: what == Trouble::Begins,
+            latched: what == Trouble::Grave,
+            cooldown_ms: if what == Trouble::Begins { 0 } else { COOLDOWN_MS },
+            escalate: None,
+            actions: Vec::new(),
+            act_within_ms: 0,
+            hides,
+            test,
+        })));
+    }
+
+    fn note_bus(&mut self, now: &Now, bus: &str, down: bool) {
+        if down {
+            self.buses.put(bus, Bus::Down { since: now.at.clone() });
+            return;
+        }
+        if matches!(self.buses.get(bus), Some(Bus::Down { .. })) {
+            let until_ms = now.t_ms.saturating_add(self.terms.recover_ms);
+            self.buses.put(bus, Bus::Back { until_ms });
+            self.release(now, |device| device.bus.as_ref().is_some_and(|name| name.as_str() == bus));
+        }
+    }
+
+    /// A device speaks: the bus that it hangs on works, whether or not that was told. After a restart nobody tells.
+    fn hear(&mut self, now: &Now, device: &DeviceRef, signals: &mut Vec<Signal>) {
+        let Some(bus) = &device.bus else { return };
+        let Some(Bus::Down { since }) = self.buses.get(bus.as_str()) else { return };
+        // What was on its way before the bus went down proves nothing.
+        if since.boot == now.at.boot && since.mono_ms >= now.at.mono_ms {
+            return;
+        }
+        self.note_bus(now, bus.as_str(), false);
+        let (rule, subject, at) = (rule_name(BUS_RULE), bus.to_string(), now.at.clone());
+        signals.push(Signal::Clear(Clear { rule, subject, at, test: false }));
+    }
+
+    /// The devices on a bus, as many as fit; how many there are goes to the parameters.
+    fn behind(&self, bus: &str, params: &mut BTreeMap<String, Value>) -> Vec<DeviceId> {
+        let on = |entry: &crate::pipeline::directory::Entry| {
+            entry.bus.as_ref().is_some_and(|name| name.as_str() == bus)
+        };
+        let mut names: Vec<DeviceId> =
+            self.directory.devices.iter().filter(|(_, entry)| on(entry)).map(|(id, _)| id.clone()).collect();
+        let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
+        params.insert("hidden".to_owned(), Value::Int(count));
+        names.truncate(HIDES_MAX);
+        names
+    }
+
+    /// Whether something else explains this condition for now, and until when; none within: until that is over.
+    pub(super) fn explained(&self, raise: &Raise, now: &Now) -> Option<Option<u64>> {
+        let device = &raise.condition.device;
+        let offline = raise.condition.name == DEVICE_OFFLINE;
+        if !offline && raise.rule.as_str() != BUS_RULE {
+            return None;
+        }
+        if offline {
+            match device.bus.as_ref().and_then(|bus| self.buses.get(bus.as_str())) {
+                Some(Bus::Down { .. }) => return Some(None),
+                Some(Bus::Back { until_ms }) if *until_ms > now.t_ms => return Some(Some(*until_ms)),
+                Some(Bus::Back { .. }) | None => {}
+            }
+            let hidden = |open: &super::Open| open.holds() && open.alarm.hides.contains(&device.id);
+            if self.open.iter().any(|(_, open)| hidden(open)) {
+                return Some(None);
+            }
+        }
+        // The box has only just booted, and so may have what it listens to.
+        let left_ms = self.terms.start_ms.checked_sub(now.at.mono_ms).filter(|left_ms| *left_ms > 0)?;
+        Some(Some(now.t_ms.saturating_add(left_ms)))
+    }
+
+    /// What hid these devices is over: those that are still silent get their own alarms after a grace.
+    pub(super) fn release(&mut self, now: &Now, which: impl Fn(&DeviceRef) -> bool) {
+        let waiting = self.held.iter().filter(|(_, held)| held.until_ms.is_none());
+        let freed: Vec<(String, Held)> = waiting
+            .filter(|(_, held)| which(&held.raise.condition.device))
+            .map(|(key, held)| (key.to_owned(), held.clone()))
+            .collect();
+        let until_ms = Some(now.t_ms.saturating_add(self.terms.recover_ms));
+        for (key, held) in freed {
+            self.held.put(&key, Held { until_ms, ..held });
+        }
+    }
+}
+
+/// Whether a device itself has said this, now.
+fn is_word(body: &Body) -> bool {
+    match body {
+        Body::Event(event) => event.name != DEVICE_OFFLINE,
+        Body::Telemetry(telemetry) => telemetry.samples.iter().any(|sample| sample.quality == Quality::Good),
+        Body::Alarm(_) | Body::Gap(_) => false,
+    }
+}

@@ -1,0 +1,172 @@
+//! Buses, uplinks and the journal as alarms; silence that something else explains.
+
+use super::*;
+use crate::model::ids::{BusName, ProfileName};
+use crate::model::record::{Draft, Sample, Telemetry, Text};
+use crate::pipeline::directory::{Abilities, Entry};
+
+fn bus() -> BusName {
+    BusName::new("field").unwrap()
+}
+
+/// Thirty devices on one bus.
+fn bench() -> Bench {
+    let entry = Entry {
+        kind: "smoke".to_owned(),
+        profile: ProfileName::new("p").unwrap(),
+        bus: Some(bus()),
+        place: Place::default(),
+        tags: std::collections::BTreeSet::new(),
+        points: BTreeMap::new(),
+        events: std::collections::BTreeSet::new(),
+        heartbeat_s: None,
+        maintenance: false,
+        abilities: Abilities::default(),
+    };
+    let devices = (0..30).map(|index| (DeviceId::new(&format!("d-{index}")).unwrap(), entry.clone()));
+    let directory = Directory { devices: devices.collect() };
+    let book = Book::new(&AlarmConfig::default(), Arc::new(directory));
+    Bench { book, ..Bench::new(&AlarmConfig::default()) }
+}
+
+fn gateway(bench: &mut Bench, name: &str, params: &[(&str, &str)], severity: Option<Severity>) {
+    let params = params.iter().map(|(key, text)| ((*key).to_owned(), Value::Text((*text).into())));
+    let draft =
+        Draft::of_gateway(&stamp(bench.t_ms), None, (name, severity), params.collect(), Text::default());
+    bench.supervise(draft.body);
+}
+
+fn bus_event(bench: &mut Bench, name: &str) {
+    gateway(bench, name, &[("bus", "field")], Some(Severity::Major));
+}
+
+fn device(index: usize) -> DeviceRef {
+    DeviceRef {
+        id: DeviceId::new(&format!("d-{index}")).unwrap(),
+        kind: "smoke".to_owned(),
+        profile: ProfileName::new("p").ok(),
+        bus: Some(bus()),
+    }
+}
+
+fn offline(index: usize) -> Raise {
+    let mut raise = raise("device-offline", &format!("d-{index}"));
+    raise.condition.name = "device.offline".to_owned();
+    raise.condition.device = device(index);
+    raise
+}
+
+fn word(bench: &mut Bench, index: usize) {
+    let sample = Sample::good(crate::model::ids::PointName::new("t").unwrap(), Value::Int(1), None);
+    let (device, place) = (device(index), Place::default());
+    bench.supervise(Body::Telemetry(Telemetry { device, place, samples: vec![sample] }));
+}
+
+#[test]
+fn thirty_devices_behind_one_dead_bus_make_one_alarm() {
+    let mut bench = bench();
+    bus_event(&mut bench, "bus.offline");
+    for index in 0..30 {
+        bench.raise(&offline(index));
+    }
+    let alarm = bench.only().unwrap();
+    assert_eq!(bench.told.len(), 1);
+    assert_eq!((alarm.hides.len(), alarm.raised.params.get("hidden")), (30, Some(&Value::Int(30))));
+    assert_eq!(alarm.rule.as_ref().unwrap().as_str(), "bus-offline");
+    bench.pass(24 * HOUR_MS);
+    bus_event(&mut bench, "bus.online");
+    for index in 0..28 {
+        bench.clear(&offline(index));
+    }
+    assert_eq!(bench.only().unwrap().state, AlarmState::ReturnedUnacknowledged);
+    bench.raise(&offline(28));
+    bench.pass(59_999);
+    assert_eq!(bench.told.len(), 2, "a device was told before it had the chance to speak");
+    bench.pass(1);
+    let silent: Vec<String> =
+        bench.told.iter().skip(2).map(|told| told.alarm.raised.device.id.to_string()).collect();
+    assert_eq!(silent, ["d-28", "d-29"]);
+}
+
+#[test]
+fn a_device_that_speaks_proves_that_its_bus_works() {
+    let mut bench = bench();
+    bus_event(&mut bench, "bus.offline");
+    word(&mut bench, 3);
+    assert!(bench.only().unwrap().active, "what was on its way before proves nothing");
+    bench.pass(5_000);
+    word(&mut bench, 3);
+    assert_eq!(bench.only().unwrap().state, AlarmState::ReturnedUnacknowledged);
+}
+
+#[test]
+fn after_its_boot_the_box_waits_before_it_tells_of_silence() {
+    let mut bench = bench();
+    // A box that has just booted: the bench's stamps begin a day after a boot.
+    let early = |t_ms: u64| Now { t_ms, at: Stamp { mono_ms: t_ms, ..stamp(0) } };
+    let mut out = Out::default();
+    let raise = Signal::Raise(Box::new(offline(1)));
+    bench.book.signal(&early(30_000), raise, (EPOCH, 1), &mut out);
+    assert!(out.drafts.is_empty());
+    bench.t_ms = 30_000;
+    bench.pass(89_999);
+    assert_eq!(bench.told.len(), 0);
+    bench.pass(1);
+    assert_eq!(bench.told.len(), 1, "it is still silent two minutes after the boot");
+    let spoke = Signal::Raise(Box::new(offline(2)));
+    let mut other = Bench { ..self::bench() };
+    other.book.signal(&early(30_000), spoke, (EPOCH, 1), &mut Out::default());
+    other.clear(&offline(2));
+    other.pass(HOUR_MS);
+    assert_eq!(other.told.len(), 0, "it spoke in time");
+}
+
+#[test]
+fn what_another_alarm_hides_waits_for_its_end() {
+    let mut bench = bench();
+    let mut power = raise("mains", "riser-2");
+    power.hides = vec![device(4).id, device(5).id];
+    bench.raise(&power);
+    bench.raise(&offline(4));
+    bench.raise(&offline(6));
+    assert_eq!(bench.told.len(), 2, "the mains and d-6");
+    bench.clear(&power);
+    bench.pass(60_000);
+    assert_eq!(bench.told.last().unwrap().alarm.raised.device.id, device(4).id);
+}
+
+#[test]
+fn the_gateways_own_troubles_become_alarms_and_end() {
+    for (begin, end, params, rule, severity) in [
+        ("uplink.offline", "uplink.online", &[("uplink", "city")][..], "uplink-offline", Severity::Major),
+        ("store.lost", "store.back", &[], "store-lost", Severity::Critical),
+        ("store.full", "store.room", &[], "store-full", Severity::Critical),
+    ] {
+        let mut bench = bench();
+        gateway(&mut bench, begin, params, Some(severity));
+        gateway(&mut bench, begin, params, Some(severity));
+        let alarm = bench.only().unwrap();
+        assert_eq!((alarm.rule.as_ref().unwrap().as_str(), alarm.count), (rule, 2));
+        assert_eq!(alarm.severity(), Some(severity));
+        gateway(&mut bench, end, params, None);
+        assert_eq!(bench.only().unwrap().state, AlarmState::ReturnedUnacknowledged, "{end}");
+    }
+    for (name, latched) in [
+        ("uplink.duplicate_identity", true),
+        ("uplink.nobody_listens", false),
+        ("store.reset", true),
+        ("store.restored", true),
+        ("bus.session_lost", false),
+        ("clock.disputed", false),
+    ] {
+        let mut bench = bench();
+        gateway(&mut bench, name, &[("uplink", "city"), ("bus", "field")], Some(Severity::Major));
+        let alarm = bench.only().unwrap_or_else(|| panic!("{name} raises nothing"));
+        assert_eq!((alarm.latched, alarm.active), (latched, false), "{name}");
+    }
+    let mut bench = bench();
+    for name in ["pipeline.tick", "action.reported", "clock.changed", "device.offline"] {
+        gateway(&mut bench, name, &[], Some(Severity::Minor));
+    }
+    assert_eq!(bench.told.len(), 0);
+}
