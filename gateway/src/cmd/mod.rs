@@ -1,7 +1,9 @@
 //! Subcommands: one file each. `main` parses, this dispatches.
 
+mod acting;
 pub mod alarm;
 pub mod audit;
+mod buses;
 pub mod check;
 pub mod client;
 pub mod demo;

@@ -1,8 +1,7 @@
 //! `gatehouse run`: wiring and shutdown order. Opens the journal, starts the north, then the south; says READY when the
 //! listeners are bound; stops in the order of the data: south, north, journal.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,18 +9,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::ConfigArg;
 use super::desk::{Around, desk};
 use super::line::{Line, care_of, line};
 use super::notify::{spawn_machine, spawn_notifiers};
-use crate::config::{self, BusConfig, Loaded, UplinkTable};
+use super::{ConfigArg, acting, buses};
+use crate::config::{self, Loaded, UplinkTable};
 use crate::console::socket::Counter;
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
-use crate::model::action::NoAct;
 use crate::model::clock::Clocks;
 use crate::model::command::{NoRuleBook, Perform};
-use crate::model::ids::{BusName, ProfileName, UplinkName};
+use crate::model::ids::{BusName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::roll::Roll;
 use crate::north::config::UplinkConfig;
@@ -35,14 +33,7 @@ use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
 use crate::rt::thread::on_own_thread;
 use crate::rt::timekeeping::Timekeeping;
 use crate::rt::timesource::{Places, Sources};
-use crate::south::broker::config::{BrokerConfig, ClientConfig};
-use crate::south::broker::{self, Broker};
-use crate::south::line::Deps;
-use crate::south::modbus::{self, config::ModbusConfig};
-use crate::south::mqtt::config::MqttConfig;
-use crate::south::mqtt::{self, External};
-use crate::south::profile::Profile;
-use crate::south::watch::Watcher;
+use crate::south::acting::Ears;
 use crate::store::{self, How, Store, Synchronous};
 
 /// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
@@ -105,12 +96,14 @@ pub struct Daemon {
 
 /// What every part shares.
 #[derive(Debug, Clone)]
-struct Shared {
-    clock: SharedClock,
-    metrics: Arc<Metrics>,
-    board: Arc<Board>,
+pub(super) struct Shared {
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) board: Arc<Board>,
     /// The open alarms.
     roll: Arc<Roll>,
+    /// What actions wait for.
+    pub(super) ears: Arc<Ears>,
 }
 
 impl Shared {
@@ -132,8 +125,9 @@ impl Daemon {
         let places = Places::usual(loaded.settings.gateway.trust_clock);
         let clock = SystemClock::new(places.read(clock::reading()));
         let metrics = Arc::new(Metrics::new());
-        let Line { pipeline, roll, actions_rx: _nobody_acts } = line(loaded, &metrics);
-        let shared = Shared { clock: Arc::new(clock.clone()), metrics, board: Arc::new(Board::new()), roll };
+        let Line { pipeline, roll, actions_rx } = line(loaded, &metrics);
+        let (board, ears) = (Arc::new(Board::new()), Arc::default());
+        let shared = Shared { clock: Arc::new(clock.clone()), metrics, board, roll, ears };
         let store = open_store(loaded, &shared, pipeline)?;
         // A journal that cannot be read keeps nobody from guarding: the box knows less of the time then.
         let clocks = store.reader().and_then(|reader| reader.clocks()).unwrap_or_else(|error| {
@@ -142,12 +136,14 @@ impl Daemon {
         });
         clock.recall(clocks);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
+        let for_actions = (Arc::new(store.clone()) as _, Arc::clone(&shared.clock), Arc::clone(&shared.ears));
+        let acting = acting::acting_of(loaded, for_actions, actions_rx);
         let perform: Arc<dyn Perform> = desk(
             loaded,
             Around {
                 reporter: shared.reporter(loaded),
                 store: store.clone(),
-                act: Arc::new(NoAct),
+                act: Arc::clone(&acting) as _,
                 rules: Arc::new(NoRuleBook),
             },
         );
@@ -158,25 +154,8 @@ impl Daemon {
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, (&store, &perform));
         }
-        let mut listening = Vec::new();
-        for (name, bus) in &loaded.settings.buses {
-            match bus {
-                BusConfig::Broker(broker) => {
-                    let broker = broker_of(name, broker, loaded, &shared, &store)?;
-                    spawn_watcher(&mut supervisor, name, broker.watcher());
-                    listening.push((name.clone(), spawn_broker(&mut supervisor, name, broker)));
-                }
-                BusConfig::Mqtt(mqtt) => {
-                    let external = external_of(name, mqtt, loaded, &shared, &store)?;
-                    spawn_watcher(&mut supervisor, name, external.watcher());
-                    spawn_external(&mut supervisor, name, external);
-                }
-                BusConfig::Modbus(config) => {
-                    let bus = modbus_of(name, config, loaded, &shared, &store)?;
-                    spawn_modbus(&mut supervisor, name, bus);
-                }
-            }
-        }
+        let listening = buses::spawn_all(&mut supervisor, loaded, &shared, (&store, &acting))?;
+        acting::spawn(&mut supervisor, &acting);
         Ok(Self { supervisor, store, board: shared.board, listening })
     }
 
@@ -341,139 +320,6 @@ fn spawn_uplink(
             ended.map_err(UnitError::from)?.map_err(UnitError::from)
         }
     });
-}
-
-/// The broker of a bus with the clients that log in to it: those that name it, or all that name none.
-fn broker_of(
-    bus: &BusName,
-    config: &BrokerConfig,
-    loaded: &Loaded,
-    shared: &Shared,
-    store: &Store,
-) -> anyhow::Result<Broker> {
-    let settings = &loaded.settings;
-    let ours = |client: &ClientConfig| client.bus.as_ref().is_none_or(|named| named == bus);
-    let clients = settings.clients.iter().filter(|(_, client)| ours(client));
-    let setup = broker::Setup {
-        bus: bus.clone(),
-        config: config.clone(),
-        clients: clients.map(|(name, client)| (name.clone(), client.clone())).collect(),
-        devices: settings.devices.clone(),
-        profiles: profiles_of(loaded),
-        secrets_dir: settings.gateway.secrets_dir.clone(),
-    };
-    Broker::new(setup, deps_of(shared, store))
-        .with_context(|| format!("the broker [buses.{bus}] could not be set up"))
-}
-
-fn profiles_of(loaded: &Loaded) -> BTreeMap<ProfileName, Arc<Profile>> {
-    loaded.profiles.iter().map(|(name, profile)| (name.clone(), Arc::new(profile.clone()))).collect()
-}
-
-fn deps_of(shared: &Shared, store: &Store) -> Deps {
-    Deps {
-        journal: Arc::new(store.clone()),
-        clock: Arc::clone(&shared.clock),
-        metrics: Arc::clone(&shared.metrics),
-        board: Arc::clone(&shared.board),
-    }
-}
-
-/// The listener at a broker that others run.
-fn external_of(
-    bus: &BusName,
-    config: &MqttConfig,
-    loaded: &Loaded,
-    shared: &Shared,
-    store: &Store,
-) -> anyhow::Result<External> {
-    let gateway = &loaded.settings.gateway;
-    let setup = mqtt::Setup {
-        gateway: gateway.name.clone(),
-        bus: bus.clone(),
-        config: config.clone(),
-        devices: loaded.settings.devices.clone(),
-        profiles: profiles_of(loaded),
-        session_file: gateway.data_dir.join("sessions").join(bus.as_str()),
-    };
-    External::new(setup, deps_of(shared, store)).with_context(|| format!("[buses.{bus}] could not be set up"))
-}
-
-/// Nobody waits for it: a broker that others run may be away while ours must serve.
-fn spawn_external(supervisor: &mut Supervisor, name: &BusName, external: External) {
-    let external = Arc::new(external);
-    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
-        let external = Arc::clone(&external);
-        async move {
-            let ready = || unit.running();
-            external.run(unit.cancel.clone(), ready).await.map_err(UnitError::from)
-        }
-    });
-}
-
-/// Beside its bus, since silence also counts while that one fails.
-fn spawn_watcher(supervisor: &mut Supervisor, name: &BusName, watcher: Watcher) {
-    let watcher = Arc::new(watcher);
-    supervisor.spawn(Stage::South, &format!("watch of bus {name}"), move |unit| {
-        let watcher = Arc::clone(&watcher);
-        async move {
-            unit.running();
-            watcher.run(unit.cancel).await;
-            Ok(())
-        }
-    });
-}
-
-fn modbus_of(
-    name: &BusName,
-    config: &ModbusConfig,
-    loaded: &Loaded,
-    shared: &Shared,
-    store: &Store,
-) -> anyhow::Result<modbus::Bus> {
-    let setup = modbus::Setup {
-        bus: name.clone(),
-        config: config.clone(),
-        devices: loaded.settings.devices.clone(),
-        profiles: profiles_of(loaded),
-    };
-    modbus::Bus::new(setup, deps_of(shared, store))
-        .with_context(|| format!("the bus [buses.{name}] could not be set up"))
-}
-
-/// A field bus whose line is down keeps nobody waiting: it is no listener, and READY does not depend on it.
-fn spawn_modbus(supervisor: &mut Supervisor, name: &BusName, bus: modbus::Bus) {
-    let bus = Arc::new(bus);
-    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
-        let bus = Arc::clone(&bus);
-        async move { bus.run(unit.cancel.clone(), || unit.running()).await.map_err(UnitError::from) }
-    });
-}
-
-/// The receiver fires when the broker's ports are bound for the first time.
-fn spawn_broker(supervisor: &mut Supervisor, name: &BusName, broker: Broker) -> oneshot::Receiver<()> {
-    let (bound_tx, bound_rx) = oneshot::channel();
-    let first = Arc::new(Mutex::new(Some(bound_tx)));
-    let broker = Arc::new(broker);
-    supervisor.spawn(Stage::South, &format!("bus {name}"), move |unit| {
-        let (broker, first) = (Arc::clone(&broker), Arc::clone(&first));
-        async move {
-            let ready = |bound: broker::Bound| {
-                for (address, tls) in [(bound.plain, false), (bound.tls, true)] {
-                    if let Some(address) = address {
-                        tracing::info!(%address, tls, "the broker listens");
-                    }
-                }
-                let waiting = first.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if waiting.is_some_and(|waiting| waiting.send(()).is_err()) {
-                    tracing::debug!("nobody waits for the broker any more");
-                }
-                unit.running();
-            };
-            broker.run(unit.cancel.clone(), ready).await.map_err(UnitError::from)
-        }
-    });
-    bound_rx
 }
 
 /// Feeds systemd's watchdog only while the journal's writer answers within a bound: a stuck line is restarted, a dead

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{BusConfig, Settings};
 use crate::model::ids::{BusName, ClientName, DeviceId, PointName, ProfileName};
-use crate::pipeline::directory::{Abilities, Directory, Entry, PointType};
+use crate::pipeline::directory::{Abilities, Directory, Entry, PointType, Speaker};
 use crate::pipeline::rule::{Catalogue, Model};
 use crate::south::broker::config::ClientConfig;
 use crate::south::device::DeviceConfig;
+use crate::south::profile::acts::Reach;
 use crate::south::profile::{Point, PointKind, Profile};
 
 /// Every device whose profile is known.
@@ -41,8 +42,12 @@ pub(super) fn directory(
 
 /// What a device with this profile can be asked to do.
 pub fn abilities_of(profile: &Profile) -> Abilities {
-    let outputs = profile.points.iter().filter(|(_, point)| point.write);
-    Abilities { outputs: outputs.map(|(name, _)| name.clone()).collect(), ..Abilities::default() }
+    let speaker = profile.speaker.as_ref().map(|speaker| Speaker {
+        lan: speaker.reach == Reach::Lan,
+        confirms_played: speaker.ack.as_ref().is_some_and(|ack| ack.means.happened()),
+        text_chars_max: speaker.text_chars_max.into(),
+    });
+    Abilities { speaker, door: profile.door.is_some(), outputs: profile.outputs().cloned().collect() }
 }
 
 /// What the known profiles can tell, whether a device uses them or not.

@@ -32,6 +32,24 @@ pub fn is_question_of_care(event: &Event) -> bool {
     id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm).ends_with(ASKED_BY_CARE)
 }
 
+/// What is known to have happened, as [`Report::detail`] of one that went well; different answers to a commander.
+pub mod outcome {
+    /// The order was sent; the device does not answer.
+    pub const SENT: &str = "sent";
+    /// The device, or its maker's servers, took the order.
+    pub const ACCEPTED: &str = "accepted";
+    /// It was played, or the lock says that it is open.
+    pub const DONE: &str = "done";
+    /// The output was switched, and back after its time.
+    pub const RELAY_PULSED: &str = "relay_pulsed";
+    /// The output was switched and reads back so.
+    pub const RELAY_READ_BACK: &str = "relay_read_back";
+    /// The contact of the door opened.
+    pub const CONTACT_OPENED: &str = "contact_opened";
+    /// A later order took the output over before its time was up.
+    pub const TAKEN_OVER: &str = "taken_over";
+}
+
 /// One thing that one device is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Action {
@@ -104,6 +122,16 @@ impl Deed {
             Self::Set { .. } => "set",
             Self::Publish { .. } => "publish",
         }
+    }
+
+    /// How long it takes by itself, from when it is begun: an output that is switched back at the end.
+    pub fn lasts_ms(&self) -> u64 {
+        let lasts = match self {
+            Self::Unlock { pulse_ms } => *pulse_ms,
+            Self::Relay { for_ms, .. } => *for_ms,
+            _ => None,
+        };
+        lasts.map_or(0, u64::from)
     }
 
     /// Whether doing it twice is no worse than once: only such is tried again after a failure or a restart. A door is

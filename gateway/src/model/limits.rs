@@ -38,6 +38,16 @@ pub const POINTS_MAX: usize = 5_000;
 /// Rules.
 pub const RULES_MAX: usize = 1_000;
 
+/// Longest text that a speaker is asked to say: half a minute of speech, longer than anybody listens.
+pub const DEED_TEXT_CHARS_MAX: usize = 200;
+
+/// Actions of one alarm at one time: all speakers and doors of a building. With their records they fit
+/// [`FOLD_DRAFTS_MAX`].
+pub const ACTIONS_AT_ONCE_MAX: usize = 64;
+
+/// Actions under way in the whole compound. Full: further ones are not asked for, and a record says so.
+pub const ACTIONS_PENDING_MAX: usize = 1_024;
+
 /// Largest configuration file or profile: 5 000 devices at some 300 bytes, twice over.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -109,6 +119,8 @@ pub const DOOR_LIFETIME_S_MAX: u32 = 60;
 pub const CLOCK_BOOTS_MAX: usize = 64;
 
 const _: () = assert!(RECORD_BODY_BYTES_MAX + 2_048 <= PLATFORM_PAYLOAD_BYTES_MAX);
+const _: () =
+    assert!(2 * ACTIONS_AT_ONCE_MAX <= FOLD_DRAFTS_MAX && ACTIONS_AT_ONCE_MAX <= ACTIONS_PENDING_MAX);
 const _: () = assert!(DEVICE_PAYLOAD_BYTES_MAX < DEVICE_PACKET_BYTES_MAX);
 const _: () = assert!(COMMIT_RECORDS_MAX <= JOURNAL_QUEUE_MAX);
 const _: () = assert!(MEMORY_BYTES_MAX >= 4 * DRAFTS_PER_MESSAGE_MAX * RECORD_BODY_BYTES_MAX);

@@ -42,4 +42,18 @@ impl Stamp {
         let trusted = self.trust > ClockTrust::None && now.trust > ClockTrust::None;
         trusted.then(|| u64::try_from(now.wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0))
     }
+
+    /// Seconds since 1970, right or wrong.
+    pub const fn unix_s(&self) -> i64 {
+        self.wall_ms.div_euclid(1_000)
+    }
+
+    /// The minute of the day at the site, 0 to 1439; none while nobody knows the time.
+    pub fn site_minute(&self, utc_offset_min: i32) -> Option<u16> {
+        if self.trust == ClockTrust::None {
+            return None;
+        }
+        let minute = (self.wall_ms.div_euclid(60_000) + i64::from(utc_offset_min)).rem_euclid(24 * 60);
+        u16::try_from(minute).ok()
+    }
 }

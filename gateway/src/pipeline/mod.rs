@@ -108,7 +108,7 @@ impl Pipeline {
             time: Table::new("time/"),
             rules: Engine::new(Arc::clone(&plan.rules), Arc::clone(&plan.directory)),
             book: Book::new(&plan.alarms, Arc::clone(&plan.directory)),
-            actions: Actions::new(Arc::clone(&plan.directory)),
+            actions: Actions::new(Arc::clone(&plan.directory), plan.utc_offset_min),
             care: Care::new(plan.care.clone(), Arc::clone(&plan.directory)),
             plan,
             roll,
@@ -235,6 +235,7 @@ impl Fold for Pipeline {
             self.care.passed(before_ms, time.t_ms);
         }
         self.time.put(NOW, time.clone());
+        self.actions.present(&time);
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);
         for _ in 0..DUES_AT_ONCE_MAX {

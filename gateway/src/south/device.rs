@@ -38,6 +38,8 @@ pub struct DeviceConfig {
     /// What stands for `{address}` in the profile's topics: the Zigbee2MQTT friendly name, for example.
     #[schemars(length(min = 1, max = 128))]
     pub address: Option<String>,
+    /// A door: the device whose contact shows it open, if it has none of its own: `[devices.ID]`.
+    pub contact: Option<DeviceId>,
     /// Where it is.
     #[serde(default)]
     pub place: Place,
@@ -194,6 +196,12 @@ impl Device {
     }
 }
 
+/// A topic from its template. One pass, so that an address with a brace in it is not expanded again.
+pub(super) fn topic_of(template: &str, base: &str, address: &str) -> String {
+    let parts: Vec<String> = template.split("{address}").map(|part| part.replace("{base}", base)).collect();
+    parts.join(address)
+}
+
 /// Why a roster cannot be made; `check` finds these first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RosterError {
@@ -268,15 +276,15 @@ impl Roster {
             promise: Promise::new(profile, config.heartbeat_s),
             memory: Mutex::new(Memory { state: DeviceState::default(), watch: Watch::new(now_ms) }),
         });
-        // One pass, so that an address with a brace in it is not expanded again.
-        let expand = |template: &str| {
-            let parts: Vec<String> =
-                template.split("{address}").map(|part| part.replace("{base}", base)).collect();
-            parts.join(address)
-        };
+        let expand = |template: &str| topic_of(template, base, address);
         let mut channels = vec![(expand(&mqtt.topic), Channel::Message)];
         if let Some(availability) = &mqtt.availability {
             channels.push((expand(&availability.topic), Channel::Availability));
+        }
+        for topic in profile.answer_topics().map(expand) {
+            if channels.iter().all(|(known, _)| *known != topic) {
+                channels.push((topic, Channel::Answer));
+            }
         }
         for (topic, channel) in channels {
             if topic.len() > TOPIC_BYTES_MAX {

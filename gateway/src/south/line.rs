@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::MutexGuard;
 
+use super::acting::Answers;
 use super::device::{Device, Memory, Roster, Speaker};
 use super::owed::{self, Key, Owed};
 use super::profile::{Channel, DeviceState, Input, Mapped, Origin, map};
@@ -80,6 +81,8 @@ pub(super) struct Line {
     pub(super) deps: Deps,
     /// What is not acknowledged yet, though known: it outlives a run like the devices' memories.
     pub(super) owed: Arc<Owed>,
+    /// Orders that wait for what a device says.
+    pub(super) answers: Arc<Answers>,
     pub(super) commit_timeout: Duration,
 }
 
@@ -216,6 +219,12 @@ impl Line {
 
     async fn take(&self, source: Source<'_>, messages: &[Message<'_>]) -> Result<Vec<Verdict>, Fault> {
         let routes: Vec<_> = messages.iter().map(|message| self.route(source, *message)).collect();
+        for (message, _) in messages.iter().zip(&routes).filter(|(_, route)| route.is_ok()) {
+            // What a broker had kept answers an order of long ago.
+            if message.origin == Origin::Live {
+                self.answers.heard(message.topic, message.payload);
+            }
+        }
         let mut devices = self.hold(routes.iter().flatten().copied()).await?;
         let at = self.deps.clock.now();
         let (drafts, passages) = self.map_all(source, messages, &routes, &mut devices, &at);

@@ -9,6 +9,7 @@ pub mod config;
 mod door;
 mod frames;
 mod hooks;
+mod posting;
 pub mod retained;
 pub mod secrets;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rmqtt::context::ServerContext;
@@ -36,8 +37,10 @@ use self::accounts::Accounts;
 use self::config::{BrokerConfig, ClientConfig};
 use self::door::Door;
 use self::hooks::{Inside, NoSessions};
+use self::posting::Posting;
 use self::retained::Retained;
 use self::visits::Visits;
+use super::acting::{Answers, Outgoing};
 use super::device::{DeviceConfig, Roster, RosterError, Speaker};
 use super::line::Line;
 use super::owed::Owed;
@@ -119,6 +122,9 @@ pub struct Broker {
     roster: Arc<Roster>,
     /// What is not acknowledged yet, though known: it outlives a run like the devices' states.
     owed: Arc<Owed>,
+    answers: Arc<Answers>,
+    /// The run that there is, for orders to devices.
+    current: Arc<Mutex<Weak<Inside>>>,
 }
 
 impl Broker {
@@ -131,7 +137,14 @@ impl Broker {
         let clients = setup.clients.iter();
         let bases = clients.map(|(name, client)| (speaker(name), client.base(name).to_owned())).collect();
         let roster = Roster::new(&setup.bus, &bases, &setup.devices, &setup.profiles, deps.clock.mono_ms())?;
-        Ok(Self { setup, deps, roster: Arc::new(roster), owed: Arc::default() })
+        Ok(Self {
+            setup,
+            deps,
+            roster: Arc::new(roster),
+            owed: Arc::default(),
+            answers: Arc::default(),
+            current: Arc::default(),
+        })
     }
 
     /// One attempt: listens, calls `ready` with the bound addresses, and serves until `cancel`.
@@ -157,6 +170,7 @@ impl Broker {
             tls: tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok()),
         };
         let inside = Arc::new(self.inside()?);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&inside);
         let (runtime, inner, mut server) = self.start_inner(&inside).await?;
         let mut doors = self.open_doors(&runtime, &inside, inner, plain, tls);
         self.post(&bound);
@@ -180,12 +194,32 @@ impl Broker {
         Watcher::new(self.line(), None)
     }
 
+    /// The ways to the devices of its clients.
+    pub fn outgoing(&self) -> Vec<(Speaker, Outgoing)> {
+        let clients = self.setup.clients.iter();
+        clients
+            .map(|(name, client)| {
+                let post = Posting {
+                    current: Arc::clone(&self.current),
+                    client_id: client.client_id(name).to_owned(),
+                };
+                let outgoing = Outgoing {
+                    base: client.base(name).to_owned(),
+                    post: Arc::new(post),
+                    answers: Arc::clone(&self.answers),
+                };
+                (Speaker::Client(name.clone()), outgoing)
+            })
+            .collect()
+    }
+
     fn line(&self) -> Line {
         Line {
             bus: self.setup.bus.clone(),
             roster: Arc::clone(&self.roster),
             deps: self.deps.clone(),
             owed: Arc::clone(&self.owed),
+            answers: Arc::clone(&self.answers),
             commit_timeout: Duration::from_millis(self.setup.config.commit_timeout_ms.into()),
         }
     }

@@ -107,6 +107,10 @@ impl Bus {
         Ok(Self { setup, deps, opener, actuator, state })
     }
 
+    pub const fn name(&self) -> &BusName {
+        &self.setup.bus
+    }
+
     /// The handle to the outputs of its devices.
     pub fn actuator(&self) -> Actuator {
         self.actuator.clone()

@@ -136,6 +136,7 @@ pub(super) async fn run_once(
         opened = connection.open() => opened?,
         () = cancel.cancelled() => return Ok(()),
     }
+    external.speak_by(Some(connection.client.clone()));
     ready();
     let ended = connection.serve(cancel).await;
     if ended.is_err() {
@@ -301,6 +302,7 @@ impl Connection<'_> {
                 () = sleep_until(until) => break,
             }
         }
+        self.external.speak_by(None);
         self.client
             .try_disconnect()
             .map_err(|error| MqttError::Lost(format!("DISCONNECT could not be sent: {error}")))?;

@@ -12,21 +12,25 @@
 
 pub mod config;
 mod connection;
+mod posting;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rumqttc::AsyncClient;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::config::MqttConfig;
+use self::posting::Posting;
 use self::session::Known;
+use super::acting::Outgoing;
 use super::device::{DeviceConfig, Roster, RosterError, Speaker};
 use super::line::{Deps, Line};
 use super::profile::Profile;
@@ -89,6 +93,8 @@ pub struct External {
     /// The broker has forgotten the session, and that was not told yet.
     session_lost: AtomicBool,
     news_tx: watch::Sender<LineNews>,
+    /// The client of the connection that stands, for orders to devices.
+    client: Arc<Mutex<Option<AsyncClient>>>,
 }
 
 impl External {
@@ -106,9 +112,27 @@ impl External {
         let known = Known::new(session_file, &config.peer().authority(), &client_id);
         let commit_timeout = Duration::from_millis(config.commit_timeout_ms.into());
         let down = LineNews::Down { since_ms: now_ms, reason: "it was never connected".to_owned() };
-        let line = Line { bus, roster, deps, owed: Arc::default(), commit_timeout };
+        let answers = Arc::default();
+        let line = Line { bus, roster, deps, owed: Arc::default(), answers, commit_timeout };
         let (news_tx, _) = watch::channel(down);
-        Ok(Self { config, client_id, speaker, line, known, session_lost: AtomicBool::new(false), news_tx })
+        let session_lost = AtomicBool::new(false);
+        let client = Arc::default();
+        Ok(Self { config, client_id, speaker, line, known, session_lost, news_tx, client })
+    }
+
+    /// The way to its devices.
+    pub fn outgoing(&self) -> (Speaker, Outgoing) {
+        let outgoing = Outgoing {
+            base: self.config.base.clone(),
+            post: Arc::new(Posting(Arc::clone(&self.client))),
+            answers: Arc::clone(&self.line.answers),
+        };
+        (self.speaker.clone(), outgoing)
+    }
+
+    /// Orders go to this client from now on, or to nobody.
+    fn speak_by(&self, client: Option<AsyncClient>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
     /// Watches its devices for silence; runs beside [`Self::run`], also while that one fails.
@@ -123,6 +147,7 @@ impl External {
     pub async fn run(&self, cancel: CancellationToken, ready: impl FnOnce() + Send) -> Result<(), MqttError> {
         self.line.post_devices();
         let ended = connection::run_once(self, &cancel, ready).await;
+        self.speak_by(None);
         match &ended {
             Ok(()) => {
                 self.line.deps.board.update(|board| board.buses.remove(&self.line.bus));

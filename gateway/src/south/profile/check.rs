@@ -40,11 +40,16 @@ impl Profile {
         for (name, rule) in &self.events {
             self.check_event(&mut out, name, rule);
         }
+        out.extend(super::acts::problems(self));
         if self.points.is_empty()
             && self.events.is_empty()
             && self.mqtt.as_ref().is_some_and(|mqtt| mqtt.availability.is_none())
+            && !self.acts()
         {
-            out.push(Problem::error(&[], "the profile has neither points nor events nor availability"));
+            out.push(Problem::error(
+                &[],
+                "the profile has neither points nor events nor availability nor anything to act with",
+            ));
         }
         out
     }
@@ -197,7 +202,7 @@ fn check_point(out: &mut Vec<Problem>, name: &str, point: &Point) {
 }
 
 /// A topic template: starts under the base, and is a plain topic; a filter may end in wildcards.
-fn template(out: &mut Vec<Problem>, path: &[&str], topic: &str, filter: bool) {
+pub(super) fn template(out: &mut Vec<Problem>, path: &[&str], topic: &str, filter: bool) {
     if !topic.starts_with("{base}/") {
         let hint = "write \"{base}/{address}\"";
         out.push(Problem::error(path, "a topic lies under the client's base").hint(hint));
@@ -209,7 +214,7 @@ fn template(out: &mut Vec<Problem>, path: &[&str], topic: &str, filter: bool) {
     }
 }
 
-fn pointer(out: &mut Vec<Problem>, path: &[&str], text: &str) {
+pub(super) fn pointer(out: &mut Vec<Problem>, path: &[&str], text: &str) {
     if !text.is_empty() && !text.starts_with('/') {
         let problem = Problem::error(path, format!("{text:?} is not a JSON Pointer"));
         out.push(problem.hint(format!("write \"/{}\"", text.replace('.', "/"))));

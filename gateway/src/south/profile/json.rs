@@ -13,17 +13,17 @@ use crate::model::refusal::Refusal;
 
 /// A parsed message.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Document {
-    pub(super) value: Value,
+pub(in crate::south) struct Document {
+    pub(in crate::south) value: Value,
     /// Numbers that were not finite and now are null.
-    pub(super) not_finite: usize,
+    pub(in crate::south) not_finite: usize,
 }
 
 /// Parses one message.
 ///
 /// # Errors
 /// [`Refusal::NotUtf8`], [`Refusal::JsonTooDeep`], [`Refusal::NotJson`].
-pub(super) fn parse(payload: &[u8]) -> Result<Document, Refusal> {
+pub(in crate::south) fn parse(payload: &[u8]) -> Result<Document, Refusal> {
     let text = std::str::from_utf8(payload).map_err(|_invalid| Refusal::NotUtf8)?;
     if too_deep(text.as_bytes()) {
         return Err(Refusal::JsonTooDeep);

@@ -36,6 +36,8 @@ pub enum Channel {
     Message,
     /// `[mqtt.availability] topic`.
     Availability,
+    /// The topic of an acknowledgement: for who gave the order, and says nothing else.
+    Answer,
 }
 
 /// How a message reached us.
@@ -112,6 +114,7 @@ pub fn map(
         (Channel::Availability, Some(availability)) => mapping.availability(availability)?,
         (Channel::Availability, None) => return Err(Refusal::TopicUnknown),
         (Channel::Message, _) => mapping.message()?,
+        (Channel::Answer, _) => {}
     }
     Ok(mapping.mapped)
 }

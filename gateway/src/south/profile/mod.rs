@@ -4,9 +4,10 @@
 //! Limits: a message yields at most [`crate::model::limits::DRAFTS_PER_MESSAGE_MAX`] drafts, a profile has at most
 //! [`POINTS_PER_PROFILE_MAX`] points and [`EVENTS_PER_PROFILE_MAX`] events.
 
+pub mod acts;
 mod check;
 pub(in crate::south) mod edge;
-mod json;
+pub(in crate::south) mod json;
 mod map;
 pub mod modbus;
 mod number;
@@ -63,6 +64,13 @@ pub struct Profile {
     /// otherwise.
     #[serde(default)]
     pub events: BTreeMap<String, EventRule>,
+    /// How it is made to speak.
+    pub speaker: Option<acts::SpeakerProfile>,
+    /// How it is released, if it is a door.
+    pub door: Option<acts::DoorProfile>,
+    /// What can be switched or set by MQTT.
+    #[serde(default)]
+    pub outputs: acts::Outputs,
 }
 
 /// The topics of a device. `{base}` stands for the client's base, `{address}` for the device's address.
@@ -309,13 +317,19 @@ macro_rules! shipped {
 }
 
 const SHIPPED: &[(&str, &str)] = shipped![
+    "aliyun-speaker",
     "json-sensor",
+    "lan-speaker",
     "modbus-button",
     "modbus-contact",
+    "modbus-door",
     "modbus-di16",
     "modbus-loop-button",
     "modbus-smoke-panel",
     "modbus-temp-humidity",
+    "mqlinks-speaker",
+    "pub6-broadcast",
+    "showdoc-tts",
     "waveshare-io8",
     "z2m-bridge",
     "z2m-button-action",

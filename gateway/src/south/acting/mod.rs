@@ -1,0 +1,316 @@
+//! Does what is asked of devices: speakers, doors, outputs. Owns the queues, attempts and their reports. Must not know why
+//! something is asked, rules, or platforms.
+//!
+//! What must be survived: a device that never answers (retried until its time is over if it may be done twice, given up
+//! once if not), one that says no, a broker that is away, a graver alarm in the middle of a lighter one's words, a full
+//! queue, and the process's death between order and answer: what was begun before is never done again unless that is no
+//! worse than once; doors and outputs are only ever brought back to rest.
+//!
+//! One *lane* per speaker, door and output carries out one thing at a time; each is a task. Reports go through one
+//! channel to the journal, in their order.
+
+mod answers;
+mod lane;
+mod once;
+mod outgoing;
+mod speaking;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(in crate::south) use self::answers::Answers;
+pub use self::answers::{Ears, Overheard};
+pub use self::outgoing::{Outgoing, Post, PostError, Switch, Wire};
+
+use super::device::{DeviceConfig, Speaker};
+use super::profile::Profile;
+use super::profile::acts::Filling;
+use crate::model::action::{Act, Action, Deed, Progress, Report};
+use crate::model::ids::{DeviceId, PointName, ProfileName};
+use crate::model::journal::{Durability, Journal};
+use crate::rt::clock::SharedClock;
+
+/// Jobs that wait to be shared out. Full: who asks waits.
+const JOBS_MAX: usize = 64;
+/// Jobs that wait for one speaker, door or output. Full: the least grave is given up.
+const LANE_JOBS_MAX: usize = 32;
+/// Reports that wait for the journal. Full: lanes wait, and their devices with them.
+const REPORTS_MAX: usize = 256;
+/// Reports written in one commit.
+const REPORTS_AT_ONCE: usize = 32;
+/// How long the last reports may take to be written at the end.
+const LAST_REPORTS: Duration = Duration::from_millis(500);
+/// After its time an action has so long to tell how it ended before whoever waits is told that nobody knows.
+const REPLY_GRACE: Duration = Duration::from_secs(75);
+
+/// What an executor is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub devices: BTreeMap<DeviceId, DeviceConfig>,
+    pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    pub ears: Arc<Ears>,
+    pub journal: Arc<dyn Journal>,
+    pub clock: SharedClock,
+}
+
+/// A device that can be made to act.
+#[derive(Debug)]
+struct Actor {
+    id: DeviceId,
+    profile: Arc<Profile>,
+    wire: Wire,
+    address: String,
+    /// Whose contact shows it open.
+    contact: DeviceId,
+}
+
+/// One action on its way.
+#[derive(Debug)]
+struct Job {
+    action: Action,
+    resumed: bool,
+    /// Until then it may be begun.
+    until: Instant,
+    reply: Option<oneshot::Sender<Report>>,
+}
+
+/// A report on its way to the journal, and to who waits for it.
+type Told = (Report, Action, Option<oneshot::Sender<Report>>);
+
+/// What lanes share.
+#[derive(Debug)]
+struct Shared {
+    devices: BTreeMap<DeviceId, DeviceConfig>,
+    profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    /// The ways to devices, by who speaks for them.
+    wires: RwLock<BTreeMap<Speaker, Wire>>,
+    ears: Arc<Ears>,
+    journal: Arc<dyn Journal>,
+    clock: SharedClock,
+    orders: AtomicU32,
+}
+
+/// The executor. Cheap to share; [`Acting::run`] does the work.
+#[derive(Debug)]
+pub struct Acting {
+    shared: Arc<Shared>,
+    jobs_tx: mpsc::Sender<Job>,
+    /// What commands ask, and what the pipeline asks.
+    inbox: Mutex<(mpsc::Receiver<Job>, mpsc::Receiver<(Action, bool)>)>,
+}
+
+/// What one lane is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum LaneKey {
+    Speaker(DeviceId),
+    Door(DeviceId),
+    Output(DeviceId, PointName),
+    Messages(DeviceId),
+}
+
+impl Acting {
+    /// `asked_rx`: what the pipeline asks for, and whether it was begun before a restart.
+    pub fn new(parts: Parts, asked_rx: mpsc::Receiver<(Action, bool)>) -> Self {
+        let Parts { devices, profiles, ears, journal, clock } = parts;
+        let (wires, orders) = (RwLock::default(), AtomicU32::new(0));
+        let shared = Shared { devices, profiles, wires, ears, journal, clock, orders };
+        let (jobs_tx, jobs_rx) = mpsc::channel(JOBS_MAX);
+        Self { shared: Arc::new(shared), jobs_tx, inbox: Mutex::new((jobs_rx, asked_rx)) }
+    }
+
+    /// From now on this is the way to the devices of `speaker`.
+    pub fn connect(&self, speaker: Speaker, wire: Wire) {
+        self.shared.wires.write().unwrap_or_else(PoisonError::into_inner).insert(speaker, wire);
+    }
+
+    /// Shares out what is asked, until `cancel`. What is under way then is left: its record says that it was begun.
+    pub async fn run(&self, cancel: &CancellationToken) {
+        let mut inbox = self.inbox.lock().await;
+        let (jobs_rx, asked_rx) = &mut *inbox;
+        let (told_tx, told_rx) = mpsc::channel(REPORTS_MAX);
+        let mut tasks = JoinSet::new();
+        let mut teller = JoinSet::new();
+        teller.spawn(tell(Arc::clone(&self.shared), told_rx));
+        let mut lanes: HashMap<LaneKey, mpsc::Sender<Job>> = HashMap::new();
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some((action, resumed)) = asked_rx.recv() => self.shared.job(action, resumed, None),
+                Some(job) = jobs_rx.recv() => job,
+            };
+            if let Err((job, progress, why)) = self.share_out(job, &mut lanes, &mut tasks, &told_tx) {
+                finish(&told_tx, job, (progress, 1), why).await;
+            }
+        }
+        tasks.shutdown().await;
+        drop(told_tx);
+        if tokio::time::timeout(LAST_REPORTS, teller.join_next()).await.is_err() {
+            tracing::warn!("reports were left untold; a restart finds what was under way");
+        }
+    }
+
+    /// Gives a job to its lane, or says why not.
+    fn share_out(
+        &self,
+        job: Job,
+        lanes: &mut HashMap<LaneKey, mpsc::Sender<Job>>,
+        tasks: &mut JoinSet<()>,
+        told_tx: &mpsc::Sender<Told>,
+    ) -> Result<(), (Job, Progress, String)> {
+        let Some(actor) = self.shared.actor(&job.action.device) else {
+            let why = format!("there is no way to the device {}", job.action.device);
+            return Err((job, Progress::Failed, why));
+        };
+        let key = lane_of(&job.action);
+        let lane = lanes.entry(key.clone()).or_insert_with(|| {
+            let (lane_tx, lane_rx) = mpsc::channel(LANE_JOBS_MAX);
+            let lane = lane::Lane {
+                shared: Arc::clone(&self.shared),
+                actor: Arc::new(actor),
+                told_tx: told_tx.clone(),
+            };
+            match key {
+                LaneKey::Speaker(_) => tasks.spawn(speaking::run(lane, lane_rx)),
+                _ => tasks.spawn(once::run(lane, lane_rx)),
+            };
+            lane_tx
+        });
+        lane.try_send(job).map_err(|refused| {
+            let why = format!("{LANE_JOBS_MAX} orders wait for the device already");
+            (refused.into_inner(), Progress::Failed, why)
+        })
+    }
+}
+
+fn lane_of(action: &Action) -> LaneKey {
+    let device = action.device.clone();
+    match &action.deed {
+        Deed::Speak { .. } | Deed::Hush => LaneKey::Speaker(device),
+        Deed::Unlock { .. } | Deed::Lock => LaneKey::Door(device),
+        Deed::Relay { point, .. } | Deed::Set { point, .. } => LaneKey::Output(device, point.clone()),
+        Deed::Publish { .. } => LaneKey::Messages(device),
+    }
+}
+
+#[async_trait]
+impl Act for Acting {
+    async fn act(&self, action: Action) -> Report {
+        let unknown = |detail: &str| Report {
+            action: action.id.clone(),
+            progress: Progress::Unknown,
+            attempt: 1,
+            detail: detail.to_owned(),
+        };
+        let (reply_tx, reply_rx) = oneshot::channel();
+        let job = self.shared.job(action.clone(), false, Some(reply_tx));
+        let lasts = Duration::from_millis(action.deed.lasts_ms());
+        let until = job.until + lasts + REPLY_GRACE;
+        if self.jobs_tx.try_send(job).is_err() {
+            let detail = "too many orders wait already".to_owned();
+            return Report { progress: Progress::Failed, detail, ..unknown("") };
+        }
+        match tokio::time::timeout_at(until, reply_rx).await {
+            Ok(Ok(report)) => report,
+            Ok(Err(_dropped)) => unknown("the executor was started anew before it was told how it ended"),
+            Err(_elapsed) => unknown("nobody has told how it ended"),
+        }
+    }
+}
+
+impl Shared {
+    /// The device with the way to it, if both are known.
+    fn actor(&self, id: &DeviceId) -> Option<Actor> {
+        let config = self.devices.get(id)?;
+        let profile = Arc::clone(self.profiles.get(&config.profile)?);
+        let wires = self.wires.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Actor {
+            id: id.clone(),
+            profile,
+            wire: wires.get(&config.speaker()?)?.clone(),
+            address: config.address.clone().unwrap_or_default(),
+            contact: config.contact.clone().unwrap_or_else(|| id.clone()),
+        })
+    }
+
+    /// An action with the moment until which it may be begun.
+    fn job(&self, action: Action, resumed: bool, reply: Option<oneshot::Sender<Report>>) -> Job {
+        let now = self.clock.now();
+        // Of another boot while no clock was trusted: words are still worth saying, all else is past.
+        let left = match action.at.age_ms(&now) {
+            Some(age) => action.act_within_ms.saturating_sub(age),
+            None if matches!(action.deed, Deed::Speak { .. }) => action.act_within_ms,
+            None => 0,
+        };
+        Job { action, resumed, until: Instant::now() + Duration::from_millis(left), reply }
+    }
+
+    /// Counts orders, from 1.
+    fn number(&self) -> u32 {
+        self.orders.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// What stands in an order's payload beside its own.
+    fn filling(&self, actor: &Actor, action: &Action, attempt: u32) -> Filling {
+        Filling {
+            id: format!("{}-{attempt}", action.id),
+            number: self.number(),
+            now_s: self.clock.now().unix_s(),
+            address: actor.address.clone(),
+            ..Filling::default()
+        }
+    }
+}
+
+/// Ends a job.
+async fn finish(
+    told_tx: &mpsc::Sender<Told>,
+    job: Job,
+    (progress, attempt): (Progress, u32),
+    detail: impl Into<String>,
+) {
+    let report = Report { action: job.action.id.clone(), progress, attempt, detail: detail.into() };
+    if told_tx.send((report, job.action, job.reply)).await.is_err() {
+        tracing::debug!("the reports' writer has ended");
+    }
+}
+
+/// Writes reports, several in one commit, and answers whoever waits.
+async fn tell(shared: Arc<Shared>, mut told_rx: mpsc::Receiver<Told>) {
+    let mut told = Vec::new();
+    while told_rx.recv_many(&mut told, REPORTS_AT_ONCE).await > 0 {
+        let at = shared.clock.now();
+        for (report, action, _) in &told {
+            let done = matches!(report.progress, Progress::Accepted | Progress::Confirmed);
+            let (device, progress) = (&action.device, report.progress.as_str());
+            let Report { attempt, detail, .. } = report;
+            if done {
+                tracing::info!(%device, deed = action.deed.as_str(), progress, attempt, detail, "acted");
+            } else {
+                tracing::warn!(%device, deed = action.deed.as_str(), progress, attempt, detail, "not acted");
+            }
+        }
+        let drafts = told.iter().map(|(report, action, _)| report.draft(&at, action)).collect();
+        if let Err(error) = shared.journal.append(drafts, Durability::Synced).await {
+            // In memory only it is told all the same; otherwise the pipeline's deadline finds that nobody told it.
+            tracing::warn!(%error, reports = told.len(), "what became of actions could not be stored");
+        }
+        for (report, _, reply) in told.drain(..) {
+            if let Some(reply) = reply
+                && reply.send(report).is_err()
+            {
+                tracing::debug!("nobody waits for the end of an action any more");
+            }
+        }
+    }
+}
