@@ -69,6 +69,8 @@ pub trait Fold: Send + Debug {
     fn load(&mut self, _rows: Vec<(String, String)>) {}
     /// Folds one record into the state and returns what it gives rise to (alarm changes), stored in the same commit.
     fn apply(&mut self, record: &Record) -> Vec<Draft>;
+    /// A record that was folded while it was in memory only stands on disk now, under this number.
+    fn restored(&mut self, _record: &Record) {}
     /// Rows that are not stored as they are now: key and value; no value: the row goes. Asked right before COMMIT.
     fn unsaved(&self) -> Vec<(String, Option<String>)> {
         Vec::new()

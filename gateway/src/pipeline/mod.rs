@@ -194,6 +194,14 @@ impl Pipeline {
 }
 
 impl Pipeline {
+    /// An alarm's record has a number, under which the roll shows it.
+    fn list(&mut self, record: &Record, alarm: &Alarm) {
+        let (seq, test, at) = (record.seq, record.test, record.at.clone());
+        let listed = Listed { seq, test, at, alarm: alarm.clone() };
+        self.book.stored(&listed);
+        self.listed.push(listed);
+    }
+
     /// Time that began here while the file could not be read goes on from the file's, in which its deadlines are. Those
     /// made here meanwhile are due at once then: early is better than never.
     fn join_time(&mut self, ours: Option<&Time>, stored: &str) {
@@ -249,16 +257,7 @@ impl Fold for Pipeline {
         let now = Now { t_ms: time.t_ms, at: record.at.clone() };
         let mut signals = Vec::new();
         match &record.body {
-            Body::Alarm(alarm) => {
-                let listed = Listed {
-                    seq: record.seq,
-                    test: record.test,
-                    at: record.at.clone(),
-                    alarm: alarm.as_ref().clone(),
-                };
-                self.book.stored(&listed);
-                self.listed.push(listed);
-            }
+            Body::Alarm(alarm) => self.list(record, alarm),
             Body::Event(_) | Body::Telemetry(_) => {
                 if let Some(order) = AlarmOrder::read(record) {
                     let verdict = self.book.order(&now, &order, &mut out);
@@ -278,6 +277,14 @@ impl Fold for Pipeline {
         }
         self.signal(&now, signals, origin, &mut out);
         out.drafts
+    }
+
+    fn restored(&mut self, record: &Record) {
+        let Body::Alarm(alarm) = &record.body else { return };
+        // An older revision has a newer one behind it.
+        if self.roll.get(&alarm.alarm).is_some_and(|listed| listed.alarm.rev == alarm.rev) {
+            self.list(record, alarm);
+        }
     }
 
     fn unsaved(&self) -> Vec<(String, Option<String>)> {

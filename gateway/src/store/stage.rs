@@ -192,7 +192,8 @@ impl<'a> Stage<'a> {
                 continue;
             }
             self.state.heads.pos = self.state.heads.pos.max(pos.saturating_sub(1));
-            self.insert(draft.clone(), json)?;
+            let record = self.insert(draft.clone(), json)?;
+            self.fold.restored(&record);
         }
         Ok(Committed { last_pos: self.state.heads.pos, repeated })
     }

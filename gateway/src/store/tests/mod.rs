@@ -4,6 +4,7 @@ mod clocks;
 mod commits;
 mod crash;
 mod faults;
+mod folding;
 mod forgetting;
 mod full_disk;
 mod keeping;
