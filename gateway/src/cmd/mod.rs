@@ -13,6 +13,7 @@ mod line;
 mod logging;
 mod notify;
 pub mod platform_check;
+pub mod rehearse;
 pub mod run;
 pub mod status;
 
@@ -57,6 +58,7 @@ enum Command {
         args: client::ClientArgs,
     },
     PlatformCheck(platform_check::Args),
+    Rehearse(rehearse::Args),
 }
 
 /// Where the configuration is.
@@ -78,6 +80,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Alarm(args) => finish(block_on(1, alarm::run(args)).and_then(|text| print(&text))),
         Command::Audit(args) => finish(audit::run(&args, &mut io::stdout().lock())),
         Command::Client { config, args } => finish(client(&config, &args)),
+        Command::Rehearse(args) => finish(rehearse::run(&args, &mut io::stdout().lock())),
         Command::Run(config) => {
             logging::init(logging::SERVICE);
             // Broker, uplinks and the journal have threads of their own: what is left is a house that mostly sleeps.

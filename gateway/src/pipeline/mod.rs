@@ -12,6 +12,7 @@ pub mod action;
 pub mod alarm;
 pub mod care;
 pub mod directory;
+pub mod rehearsal;
 pub mod rule;
 mod signal;
 mod table;

@@ -10,6 +10,7 @@ use crate::model::clock::Clocks;
 use crate::model::cursor::Cursors;
 use crate::model::ids::{Seq, UplinkName};
 use crate::model::record::{Class, Record, Severity};
+use crate::rt::board::ForgottenStatus;
 
 use super::error::{StoreError, sql, sql_is_damage};
 use super::heads::Heads;
@@ -143,6 +144,11 @@ impl Reader {
             }
             Ok(clocks)
         })
+    }
+
+    /// What was forgotten since the file began.
+    pub fn forgotten(&self) -> Result<Vec<ForgottenStatus>, StoreError> {
+        self.snapshot(super::walk::forgotten)
     }
 
     /// The state of the pipeline as the last commit left it.
