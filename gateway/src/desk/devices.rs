@@ -25,8 +25,9 @@ const DOOR_PULSE_MS: u32 = 5_000;
 /// Whoever ordered a door stands before it: later than this after the order was taken it is not opened.
 const DOOR_WITHIN_MS: u64 = 10_000;
 
-/// Whoever acts gives up by itself at the end of `act_within`; so much longer is waited for its word.
-const WORD_WITHIN: Duration = Duration::from_secs(15);
+/// Whoever acts gives up by itself some time after `act_within`; so much longer is waited for its word, which is only
+/// missing if it has died.
+const WORD_WITHIN: Duration = Duration::from_secs(90);
 
 type Refused = Box<Done>;
 
@@ -59,7 +60,8 @@ impl Desk {
             test: false,
         };
         let id = action.id.clone();
-        let patience = Duration::from_millis(action.act_within_ms).saturating_add(WORD_WITHIN);
+        let patience = Duration::from_millis(action.act_within_ms.saturating_add(lasts_ms(deed)));
+        let patience = patience.saturating_add(WORD_WITHIN);
         match timeout(patience, self.parts.act.act(action)).await {
             Ok(report) => report,
             Err(_elapsed) => {
@@ -163,6 +165,14 @@ impl Desk {
             chosen.iter().zip(1..).map(|(device, n)| self.act(order, device, (n, &deed), order.lifetime_ms));
         let reports = join_all(acts).await;
         together(&deed, &chosen, &reports)
+    }
+}
+
+/// How long a deed goes on once it was begun.
+fn lasts_ms(deed: &Deed) -> u64 {
+    match deed {
+        Deed::Relay { for_ms: Some(ms), .. } | Deed::Unlock { pulse_ms: Some(ms) } => u64::from(*ms),
+        _ => 0,
     }
 }
 

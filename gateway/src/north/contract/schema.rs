@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::envelope::{Sequenced, Unsequenced};
 use super::topics::UpKind;
-use super::{down, wire};
+use super::{down, orders, wire};
 
 /// CloudEvents `type` of each message.
 pub const STATE: &str = "gatehouse.state.v1";
@@ -179,22 +179,55 @@ impl Kind {
             named.extend(schema.into_iter().filter(|(key, _)| key != "$schema" && key != "title"));
         }
         if self.name == "command" {
-            replay_arguments(&mut named);
+            arguments(&mut named);
         }
         named
     }
 }
 
-/// Arguments depend on the command: `replay` is the first.
-fn replay_arguments(schema: &mut Value) {
-    let mut args = generated::<down::ReplayMessage>();
-    tidy(&mut args);
-    if let Value::Object(args) = &mut args {
-        args.remove("title");
-    }
+/// Commands that take the same arguments, and their type.
+type Arguments = (&'static [&'static str], fn() -> Value);
+
+const ARGUMENTS: [Arguments; 13] = [
+    (&["replay"], generated::<down::ReplayMessage>),
+    (
+        &["alarm.acknowledge", "alarm.close", "alarm.unshelve", "alarm.out_of_service", "alarm.in_service"],
+        generated::<orders::AlarmArgs>,
+    ),
+    (&["alarm.assign"], generated::<orders::AssignArgs>),
+    (&["alarm.handle"], generated::<orders::HandleArgs>),
+    (&["alarm.shelve"], generated::<orders::ShelveArgs>),
+    (&["speak"], generated::<orders::SpeakArgs>),
+    (&["speak.stop"], generated::<orders::HushArgs>),
+    (&["door.open", "door.reset"], generated::<orders::DoorArgs>),
+    (&["relay"], generated::<orders::RelayArgs>),
+    (&["set"], generated::<orders::SetArgs>),
+    (&["snapshot"], generated::<orders::SnapshotArgs>),
+    (&["diagnose"], generated::<orders::DiagnoseArgs>),
+    (&["rules.put"], generated::<orders::RulesArgs>),
+];
+
+/// Arguments depend on the command.
+fn arguments(schema: &mut Value) {
+    let cases = ARGUMENTS.map(|(commands, generate)| {
+        let mut args = generate();
+        tidy(&mut args);
+        let mut then = json!({});
+        if let Value::Object(args) = &mut args {
+            args.remove("title");
+            // A box refuses what it does not know; a later one knows more.
+            args.remove("additionalProperties");
+            if args.contains_key("required") {
+                then = json!({ "required": ["args"] });
+            }
+        }
+        if let Value::Object(then) = &mut then {
+            then.insert("properties".to_owned(), json!({ "args": args }));
+        }
+        json!({ "if": { "properties": { "command": { "enum": commands } } }, "then": then })
+    });
     if let Value::Object(schema) = schema {
-        schema.insert("if".to_owned(), json!({ "properties": { "command": { "const": "replay" } } }));
-        schema.insert("then".to_owned(), json!({ "required": ["args"], "properties": { "args": args } }));
+        schema.insert("allOf".to_owned(), cases.to_vec().into());
     }
 }
 

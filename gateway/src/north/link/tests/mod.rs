@@ -2,6 +2,7 @@
 
 mod broker;
 mod lost;
+mod ordering;
 mod time;
 
 use std::collections::BTreeMap;
@@ -564,7 +565,7 @@ async fn a_replay_is_done_once_and_answered_each_time() {
         let heard = bench.broker.next().await;
         if heard.topic.ends_with("/up/command/result") {
             results.push(heard.json["data"].clone());
-        } else if heard.topic.contains("/up/event/") {
+        } else if heard.topic.ends_with("/up/event/emergency") {
             assert_eq!(heard.json["replay"], true);
             replayed.push(heard.id().to_owned());
         }

@@ -1,0 +1,349 @@
+//! Commands of platforms and of people at the box: done at most once, in time, or not at all (promise G10); each is
+//! answered, and each is in the trail.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gatehouse_tests::device::{Device, Login};
+use gatehouse_tests::gateway::{Gateway, Plan, Uplink, root};
+use gatehouse_tests::mosquitto::Mosquitto;
+use gatehouse_tests::platform::{Message, Platform};
+use gatehouse_tests::readme::commands;
+use gatehouse_tests::site::{LATER, SOON, await_state, press};
+use gatehouse_tests::wait::eventually;
+use gatehouse_tests::{seed, turn};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+const BUTTON: &str = "button-1";
+const DOOR: &str = "door-3-1";
+/// The lock's own account: buttons have another.
+const LOCK: &str = "lock";
+const LOCK_PASSWORD: &str = "5b1e6f3f9f6a4b0b8a9d5e1c7b2d4e61";
+
+/// Kills of one run. The property holds for any number; GATEHOUSE_KILLS asks for more.
+const KILLS: usize = 4;
+
+/// A gateway whose platform may order everything, with a door.
+fn plan(name: &str, mosquitto: &Mosquitto) -> Plan {
+    let mut plan = Plan::new(name, "");
+    let allow = "[uplinks.street.mqtt.commands]\nallow = [\"replay\", \"snapshot\", \"diagnose\", \"alarm.*\", \
+                 \"door.*\", \"speak\", \"speak.*\"]\n";
+    plan.uplinks = vec![Uplink::new("street", &mosquitto.url()).extra(allow)];
+    plan.clients = vec![(LOCK.to_owned(), LOCK_PASSWORD.to_owned())];
+    plan.extra = format!(
+        "[devices.{DOOR}]\nprofile = \"z2m-lock\"\nclient = \"{LOCK}\"\naddress = \"{DOOR}\"\n\
+         place = {{ building = \"3\" }}\n\n"
+    );
+    plan
+}
+
+fn topic(gateway: &Gateway) -> String {
+    format!("gatehouse/v1/{}/down/command", gateway.plan.name)
+}
+
+/// A command issued now by the box's own clock, as its newest state tells it.
+fn command(state: &Message, id: &str, name: &str, args: Value) -> Value {
+    let passed = u64::try_from(state.at.elapsed().as_millis()).unwrap();
+    let monotonic: u64 = state.text("monotonic").parse().unwrap();
+    json!({
+        "id": id, "command": name, "lifetime_s": 50, "operator": "duty-07", "reason": "a test", "args": args,
+        "issued": { "bootid": state.text("bootid"), "monotonic": (monotonic + passed).to_string() },
+    })
+}
+
+fn answers(platform: &Platform, id: &str) -> Vec<Value> {
+    platform.look(|all| {
+        let ours = |m: &&Message| m.channel() == "command/result" && m.json["data"]["command_id"] == id;
+        all.iter().filter(ours).map(|message| message.json["data"].clone()).collect()
+    })
+}
+
+/// Publishes it once, and waits for its last answer.
+async fn order(platform: &Platform, gateway: &Gateway, command: &Value) -> Value {
+    let id = command["id"].as_str().unwrap();
+    let before = answers(platform, id).len();
+    platform.publish(&topic(gateway), command.to_string(), false);
+    eventually(&format!("the answer to {command}"), SOON, || {
+        answers(platform, id).into_iter().skip(before).find(|answer| answer["last"] == true)
+    })
+    .await
+}
+
+/// The newest revision of the alarm that a press has raised, as the platform has it.
+async fn alarm(platform: &Platform, state: &str) -> Value {
+    let wanted = |m: &Message| {
+        let data = &m.json["data"];
+        m.channel() == "alarm" && data["device"]["id"] == BUTTON && data["state"] == state
+    };
+    platform.await_message(&format!("an alarm that is {state}"), SOON, wanted).await.json["data"].clone()
+}
+
+/// What `gatehouse audit` tells.
+fn trail(gateway: &Gateway) -> Vec<Value> {
+    let output = gateway.gatehouse(&["audit", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn start(name: &str) -> (Mosquitto, Platform, Gateway, Message) {
+    let mosquitto = Mosquitto::start().await;
+    let platform = Platform::start(mosquitto.address(), "#").await;
+    let gateway = Gateway::start(plan(name, &mosquitto)).await;
+    let state = await_state(&platform, name, 1).await;
+    (mosquitto, platform, gateway, state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_platform_may_not_say_is_refused_by_name() {
+    let _turn = turn::shared();
+    let (_mosquitto, platform, gateway, state) = start("gw-refused").await;
+    let good = |id: &str| command(&state, id, "alarm.acknowledge", json!({ "alarm": "nobody's", "rev": 1 }));
+    let with = |id: &str, path: &str, value: Value| {
+        let mut command = good(id);
+        *command.pointer_mut(path).unwrap() = value;
+        command
+    };
+    let table = [
+        (good("unknown-alarm"), "rejected", "alarm_unknown"),
+        (with("past", "/issued/monotonic", json!("0")), "expired", "command_expired"),
+        (with("future", "/issued/monotonic", json!("99999999999999")), "rejected", "command_not_allowed"),
+        (with("boot", "/issued/bootid", json!("0".repeat(32))), "expired", "command_expired"),
+        (with("type", "/args/rev", json!("1")), "rejected", "down_malformed"),
+        (with("more", "/args", json!({ "alarm": "x", "all": true })), "rejected", "down_malformed"),
+        (with("name", "/command", json!("door.open_all")), "rejected", "command_unknown"),
+        (with("right", "/command", json!("rules.put")), "rejected", "command_not_allowed"),
+        (with("nobody", "/operator", json!(" ")), "rejected", "down_malformed"),
+        (command(&state, "door", "door.open", json!({ "door": "nowhere" })), "rejected", "device_unknown"),
+        (command(&state, "no-door", "door.open", json!({ "door": BUTTON })), "rejected", "not_possible"),
+    ];
+    for (command, outcome, code) in &table {
+        let answer = order(&platform, &gateway, command).await;
+        assert_eq!(
+            (&answer["outcome"], &answer["code"]),
+            (&json!(outcome), &json!(code)),
+            "{command}: {answer}"
+        );
+    }
+    // The same again gets the first answer; another body under the same id is refused.
+    let again = order(&platform, &gateway, &good("unknown-alarm")).await;
+    assert_eq!(again["code"], "alarm_unknown");
+    let other = order(&platform, &gateway, &with("unknown-alarm", "/args/rev", json!(2))).await;
+    assert_eq!(other["code"], "command_not_allowed");
+    platform.publish(&topic(&gateway), good("kept").to_string(), true);
+    eventually("the answer to a retained command", SOON, || answers(&platform, "kept").pop()).await;
+
+    // An entry is stored a moment after its answer is sent.
+    let trail = eventually("the last entry", SOON, || {
+        let trail = trail(&gateway);
+        trail.iter().any(|entry| entry["command"] == "kept").then_some(trail)
+    })
+    .await;
+    for (command, outcome, code) in &table {
+        let told = |entry: &&Value| {
+            entry["command"] == command["id"] && entry["outcome"] == *outcome && entry["code"] == *code
+        };
+        assert!(trail.iter().any(|entry| told(&entry)), "{command} is not in the trail: {trail:#?}");
+    }
+    assert!(trail.iter().any(|entry| entry["repeated"] == true && entry["code"] == "alarm_unknown"));
+    assert!(trail.iter().any(|entry| entry["repeated"] == true && entry["code"] == "command_not_allowed"));
+    assert!(trail.iter().any(|entry| entry["command"] == "kept" && entry["code"] == "down_retained"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_handled_from_afar_and_at_the_box() {
+    let _turn = turn::shared();
+    let (_mosquitto, platform, gateway, state) = start("gw-handled").await;
+    let mut button = Device::connect_patiently(&gateway.login()).await;
+    press(&mut button, BUTTON, 1).await.unwrap();
+    let raised = alarm(&platform, "unacknowledged").await;
+    let id = raised["alarm"].as_str().unwrap();
+
+    let old = json!({ "alarm": id, "rev": 0 });
+    let outdated = order(&platform, &gateway, &command(&state, "c-1", "alarm.acknowledge", old)).await;
+    assert_eq!((&outdated["outcome"], &outdated["code"]), (&json!("rejected"), &json!("outdated")));
+    let args = json!({ "alarm": id, "rev": outdated["data"]["rev"] });
+    let done = order(&platform, &gateway, &command(&state, "c-2", "alarm.acknowledge", args)).await;
+    assert_eq!((&done["outcome"], &done["code"]), (&json!("done"), &json!("ok")), "{done}");
+
+    // The guard at the box sees the same, and goes on.
+    let list = gateway.gatehouse(&["alarm", "list", "--lang", "en"]);
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.contains(id) && list.contains(BUTTON), "{list}");
+    for words in [
+        vec!["alarm", "assign", id, "--to", "guard-2", "--reason", "nearest"],
+        vec!["alarm", "handle", id, "--result", "false", "--note", "按错", "--reason", "was there"],
+        vec!["alarm", "close", id, "--reason", "all is well"],
+    ] {
+        let output = gateway.gatehouse(&words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}");
+    }
+    let closed = alarm(&platform, "normal").await;
+    assert_eq!(closed["alarm"], id);
+    assert!(closed["rev"].as_u64() > raised["rev"].as_u64());
+    let empty = gateway.gatehouse(&["alarm", "list", "--lang", "zh"]);
+    assert_eq!(String::from_utf8(empty.stdout).unwrap(), "没有未结束的报警\n");
+    let trail = String::from_utf8(gateway.gatehouse(&["audit"]).stdout).unwrap();
+    for part in
+        ["platform street", "duty-07", "alarm.acknowledge", "console", "alarm.close", "all is well", id]
+    {
+        assert!(trail.contains(part), "{part} is not in\n{trail}");
+    }
+    gateway.await_delivered().await;
+    // What was done at the box is no platform's business beyond the alarm itself.
+    let private =
+        |m: &Message| m.channel() == "event/device" && m.json["data"]["params"]["source"] == "console";
+    assert!(platform.look(|all| !all.iter().any(private)));
+}
+
+/// A lock that counts how often it was opened, over all connections, and says so.
+struct Lock {
+    opened: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Lock {
+    fn start(gateway: &Gateway) -> Self {
+        let login = Login::new(gateway.mqtt, LOCK, LOCK_PASSWORD);
+        let opened = Arc::new(AtomicUsize::new(0));
+        let mut task = JoinSet::new();
+        task.spawn(serve_lock(login, Arc::clone(&opened)));
+        Self { opened, _task: task }
+    }
+
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve_lock(login: Login, opened: Arc<AtomicUsize>) {
+    loop {
+        let Ok(mut device) = Device::connect(&login).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        if device.subscribe(&format!("{LOCK}/{DOOR}/set")).await.is_err() {
+            continue;
+        }
+        let mut seen = 0;
+        while !device.ended() {
+            for publish in device.received().into_iter().skip(seen) {
+                seen += 1;
+                if serde_json::from_slice::<Value>(&publish.payload)
+                    .is_ok_and(|body| body["state"] == "UNLOCK")
+                {
+                    opened.fetch_add(1, Ordering::SeqCst);
+                    // Whether it can still be heard is what the test is about.
+                    device.publish(&format!("{LOCK}/{DOOR}"), br#"{"state":"UNLOCK"}"#).await.ok();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_opens_at_most_once_wherever_the_gateway_dies() {
+    let _turn = turn::shared();
+    let mut rng = seed::rng("a_door_opens_at_most_once_wherever_the_gateway_dies");
+    let (_mosquitto, platform, mut gateway, mut state) = start("gw-door").await;
+    let lock = Lock::start(&gateway);
+    let kills = std::env::var("GATEHOUSE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    for kill in 0..kills {
+        let before = lock.opened();
+        let id = format!("door-{kill}");
+        let open = command(&state, &id, "door.open", json!({ "door": DOOR }));
+        platform.publish(&topic(&gateway), open.to_string(), false);
+        // From before the command is read until after the door is open.
+        let until = Instant::now() + Duration::from_millis(rng.u64(0..80));
+        if rng.bool() {
+            eventually("the command is taken", SOON, || answers(&platform, &id).pop()).await;
+        }
+        tokio::time::sleep_until(until).await;
+        gateway.kill();
+        gateway.run().await;
+        let conn = state.json["data"]["conn"].as_u64().unwrap() + 1;
+        state = await_state(&platform, "gw-door", conn).await;
+        // The platform asks until it knows.
+        let end = Instant::now() + LATER;
+        let last = loop {
+            platform.publish(&topic(&gateway), open.to_string(), false);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if let Some(last) = answers(&platform, &id).into_iter().find(|answer| answer["last"] == true) {
+                break last;
+            }
+            assert!(Instant::now() < end, "no last word about {id}: {:?}", answers(&platform, &id));
+        };
+        let opened = lock.opened() - before;
+        let outcome = last["outcome"].as_str().unwrap();
+        assert!(opened <= 1, "opened {opened} times: {last}");
+        match outcome {
+            "done" => assert_eq!(opened, 1, "it was not open: {last}"),
+            "rejected" | "expired" => assert_eq!(opened, 0, "it was open: {last}"),
+            "failed" | "unknown" => {}
+            other => panic!("{other}: {last}"),
+        }
+        // No answer says anything else.
+        let outcomes: Vec<Value> = answers(&platform, &id)
+            .into_iter()
+            .filter(|answer| answer["last"] == true)
+            .map(|answer| answer["outcome"].clone())
+            .collect();
+        let agree = outcomes.iter().all(|one| *one == outcome || *one == "unknown" || outcome == "unknown");
+        assert!(agree, "answers differ: {outcomes:?}");
+    }
+}
+
+/// The blocks of docs/platform/README.md that show commands.
+fn examples() -> Vec<Value> {
+    let page = std::fs::read_to_string(root().join("docs/platform/README.md")).unwrap();
+    let blocks = page.split("```json command\n").skip(1);
+    blocks.map(|block| serde_json::from_str(block.split("```").next().unwrap()).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_pages_commands_work_as_they_stand() {
+    let _turn = turn::shared();
+    let (mosquitto, platform, gateway, state) = start("box-0001").await;
+    let _lock = Lock::start(&gateway);
+    let page = std::fs::read_to_string(root().join("docs/platform/README.md")).unwrap();
+    let script: Vec<String> = commands(&page, "Commands").into_iter().map(|typed| typed.command).collect();
+    assert!(script.len() >= 3, "the page has lost its commands: {script:?}");
+    let script = script.join("\n").replace("1884", &mosquitto.address().port().to_string());
+    let output = Command::new("bash").arg("-c").arg(format!("set -eu\n{script}")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"outcome\":\"done\""), "{said}\n{output:?}");
+
+    let examples = examples();
+    assert!(examples.len() >= 6, "the page has lost its examples");
+    let mut button = Device::connect_patiently(&gateway.login()).await;
+    press(&mut button, BUTTON, 1).await.unwrap();
+    let alarm = alarm(&platform, "unacknowledged").await;
+    drop(button);
+    for example in examples {
+        // What only this box knows takes the place of the page's: its clock, its epoch, its alarm.
+        let mut command = example.clone();
+        command["issued"] = issued(&state);
+        if let Some(id) = command.pointer_mut("/args/alarm") {
+            *id = alarm["alarm"].clone();
+        }
+        if let Some(epoch) = command.pointer_mut("/args/epoch") {
+            *epoch = state.json["epoch"].clone();
+            (command["args"]["from"], command["args"]["to"]) =
+                (json!("0000000000000001"), json!("0000000000000001"));
+        }
+        let answer = order(&platform, &gateway, &command).await;
+        // There is no speaker here.
+        let expected = if command["command"] == "speak" { "rejected" } else { "done" };
+        assert_eq!(answer["outcome"], expected, "{command}: {answer}");
+    }
+}
+
+fn issued(state: &Message) -> Value {
+    command(state, "x", "x", json!({}))["issued"].clone()
+}
