@@ -14,6 +14,8 @@ pub(super) const NOTE_CHARS_MAX: usize = 500;
 /// Longest reason, operator and command id that are kept with a change.
 const REASON_CHARS_MAX: usize = 200;
 const NAME_CHARS_MAX: usize = 64;
+/// Longest command: an uplink's name and the id that it gave.
+const COMMAND_CHARS_MAX: usize = 2 * NAME_CHARS_MAX + 1;
 
 /// Why an order makes no sense here, for a person.
 pub(super) type Impossible = String;
@@ -29,7 +31,7 @@ pub(super) fn by_person(order: &AlarmOrder, what: ChangeKind) -> Change {
         what,
         actor: cut(&order.actor.operator, NAME_CHARS_MAX),
         source: order.actor.source.text(),
-        command: Some(cut(&order.command, NAME_CHARS_MAX)),
+        command: Some(cut(&order.command, COMMAND_CHARS_MAX)),
         reason,
     }
 }
