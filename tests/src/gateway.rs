@@ -222,9 +222,7 @@ impl Gateway {
         std::fs::create_dir_all(&secrets).unwrap();
         let own = (CLIENT.to_owned(), PASSWORD.to_owned());
         for (name, password) in self.plan.clients.iter().chain([&own]) {
-            let path = secrets.join(name);
-            std::fs::write(&path, format!("{}\n", secret(password))).unwrap();
-            restrict(&path);
+            self.write_secret(name, password);
         }
         let profiles = self.folder().join("profiles");
         std::fs::create_dir_all(&profiles).unwrap();
@@ -232,6 +230,13 @@ impl Gateway {
             std::fs::write(profiles.join(format!("{name}.toml")), text).unwrap();
         }
         std::fs::write(self.config_file(), self.text()).unwrap();
+    }
+
+    /// The secret of an account whose table stands in the plan's further tables.
+    pub fn write_secret(&self, name: &str, password: &str) {
+        let path = self.folder().join("secrets").join(name);
+        std::fs::write(&path, format!("{}\n", secret(password))).unwrap();
+        restrict(&path);
     }
 
     fn text(&self) -> String {

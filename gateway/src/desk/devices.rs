@@ -60,7 +60,7 @@ impl Desk {
             test: false,
         };
         let id = action.id.clone();
-        let patience = Duration::from_millis(action.act_within_ms.saturating_add(lasts_ms(deed)));
+        let patience = Duration::from_millis(action.act_within_ms.saturating_add(deed.lasts_ms()));
         let patience = patience.saturating_add(WORD_WITHIN);
         match timeout(patience, self.parts.act.act(action)).await {
             Ok(report) => report,
@@ -165,14 +165,6 @@ impl Desk {
             chosen.iter().zip(1..).map(|(device, n)| self.act(order, device, (n, &deed), order.lifetime_ms));
         let reports = join_all(acts).await;
         together(&deed, &chosen, &reports)
-    }
-}
-
-/// How long a deed goes on once it was begun.
-fn lasts_ms(deed: &Deed) -> u64 {
-    match deed {
-        Deed::Relay { for_ms: Some(ms), .. } | Deed::Unlock { pulse_ms: Some(ms) } => u64::from(*ms),
-        _ => 0,
     }
 }
 
