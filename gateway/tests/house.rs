@@ -112,6 +112,9 @@ const WALL_TIME: &[&str] = &[
     "console/status.rs",
     "model/clock.rs",
     "model/stamp.rs",
+    // Across a restart, and for the hours of the day in which a rule looks.
+    "pipeline/rule/hours.rs",
+    "pipeline/time.rs",
     "north/contract/down.rs",
     "north/contract/envelope.rs",
     "north/contract/status.rs",

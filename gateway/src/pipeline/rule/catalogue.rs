@@ -1,9 +1,46 @@
-//! What could be watched at all: the models that the box knows, whether a device uses them or not.
+//! What could be watched at all: the models that the box knows, whether a device uses them or not, and what every device
+//! and the box itself tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ids::{PointName, ProfileName};
 use crate::pipeline::directory::PointType;
+
+/// Kind of the box itself.
+pub(super) const GATEWAY: &str = "gateway";
+
+/// Events that any device may have, whatever its profile says: the drivers tell them.
+pub(super) const DEVICE_EVENTS: [&str; 5] =
+    ["device.offline", "device.online", "line.open", "line.shorted", "line.restored"];
+
+/// Events of the box itself.
+pub(super) const GATEWAY_EVENTS: [&str; 21] = [
+    "box.cooled",
+    "box.flash_worn",
+    "box.hot",
+    "box.mains_back",
+    "box.mains_lost",
+    "box.power_good",
+    "box.undervoltage",
+    "bus.offline",
+    "bus.online",
+    "bus.session_lost",
+    "clock.changed",
+    "clock.disputed",
+    "store.back",
+    "store.full",
+    "store.lost",
+    "store.reset",
+    "store.restored",
+    "store.room",
+    "uplink.duplicate_identity",
+    "uplink.heard",
+    "uplink.nobody_listens",
+];
+
+/// Those that end another by themselves: the ending one and the one it ends.
+pub(super) const STANDARD_ENDS: [(&str, &str); 3] =
+    [("bus.online", "bus.offline"), ("line.restored", "line.open"), ("line.restored", "line.shorted")];
 
 /// All known device models, by profile.
 #[derive(Debug, Clone, Default)]
@@ -19,4 +56,38 @@ pub struct Model {
     pub events: BTreeSet<String>,
     /// Events that end another: the ending one and the one it ends.
     pub ends: BTreeMap<String, String>,
+}
+
+impl Model {
+    pub(super) fn tells(&self, event: &str) -> bool {
+        self.events.contains(event) || DEVICE_EVENTS.contains(&event)
+    }
+}
+
+impl Catalogue {
+    pub(super) fn events(&self) -> BTreeSet<&str> {
+        let models = self.models.values().flat_map(|model| model.events.iter().map(String::as_str));
+        models.chain(DEVICE_EVENTS).chain(GATEWAY_EVENTS).collect()
+    }
+
+    pub(super) fn kinds(&self) -> BTreeSet<&str> {
+        self.models.values().map(|model| model.kind.as_str()).chain([GATEWAY]).collect()
+    }
+
+    pub(super) fn points(&self) -> BTreeSet<&str> {
+        self.models.values().flat_map(|model| model.points.keys().map(PointName::as_str)).collect()
+    }
+
+    /// Whether something says that an event is over: the profile, or a driver.
+    pub(super) fn is_ended(&self, profile: &ProfileName, event: &str) -> bool {
+        let by_profile = self.models.get(profile).is_some_and(|m| m.ends.values().any(|ended| ended == event));
+        by_profile || STANDARD_ENDS.iter().any(|(_, ended)| *ended == event)
+    }
+
+    /// What ends an event at devices of a profile.
+    pub(super) fn ending(&self, profile: &ProfileName, event: &str) -> Option<&str> {
+        let of_model = self.models.get(profile).into_iter().flat_map(|model| &model.ends);
+        let of_model = of_model.map(|(ending, ended)| (ending.as_str(), ended.as_str()));
+        of_model.chain(STANDARD_ENDS).find(|(_, ended)| *ended == event).map(|(ending, _)| ending)
+    }
 }

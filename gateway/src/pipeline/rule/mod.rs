@@ -1,59 +1,31 @@
 //! Rules: what to watch, under which condition and for how long, what to raise and what to do. Pure.
+//!
+//! [`Rules::compile`] checks and indexes what files say ([`config`]); [`Engine`] holds records against it. Must not know
+//! alarms: it tells signals, and the book makes alarms of them. docs/rules.md teaches writing rules.
+//!
+//! Limits: [`crate::model::limits::RULES_MAX`] rules; an expression is bounded in length, nesting and loops, so that what
+//! it costs is bounded too.
 
 mod catalogue;
-
-use std::sync::Arc;
-
-use crate::model::record::Record;
-
-use super::directory::Directory;
-use super::signal::Signal;
-use super::{Now, Part};
+mod compile;
+pub mod config;
+mod engine;
+mod expression;
+pub mod hours;
+mod names;
+mod rules;
+mod samples;
+mod settle;
+mod shape;
+mod shipped;
+mod signals;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trial;
 
 pub use self::catalogue::{Catalogue, Model};
-
-/// The rules of a configuration, compiled.
-#[derive(Debug, Default)]
-pub struct Rules;
-
-/// The rules at work: what each of them remembers of each of its subjects.
-#[derive(Debug)]
-pub(super) struct Engine {
-    rules: Arc<Rules>,
-    directory: Arc<Directory>,
-}
-
-impl Engine {
-    pub(super) fn new(rules: Arc<Rules>, directory: Arc<Directory>) -> Self {
-        Self { rules, directory }
-    }
-
-    /// Judges an event or values.
-    pub(super) fn apply(
-        &mut self,
-        now: &Now,
-        record: &Record,
-        utc_offset_min: i32,
-        signals: &mut Vec<Signal>,
-    ) {
-    }
-
-    /// The deadline of a row has come.
-    pub(super) fn fire(&mut self, now: &Now, key: &str, utc_offset_min: i32, signals: &mut Vec<Signal>) {}
-}
-
-impl Part for Engine {
-    fn load(&mut self, _key: &str, _value: &str) -> bool {
-        false
-    }
-
-    fn unsaved(&self, _out: &mut Vec<(String, Option<String>)>) {}
-
-    fn commit(&mut self, _saved: bool) {}
-
-    fn rollback(&mut self) {}
-
-    fn next_due(&self) -> Option<(u64, String)> {
-        None
-    }
-}
+pub use self::compile::{Finding, Source};
+pub(super) use self::engine::Engine;
+pub use self::rules::Rules;
+pub use self::shipped::shipped;

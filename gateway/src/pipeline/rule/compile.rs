@@ -1,0 +1,133 @@
+//! From files of rules to [`Rules`]: every mistake at once, each with its path in its file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::catalogue::Catalogue;
+use super::config::{RuleConfig, RuleFile};
+use super::expression::Expression;
+use super::names::Names;
+use super::rules::{Rule, Rules};
+use super::{samples, shape, trial};
+use crate::model::check::{Problem, Weight};
+use crate::model::ids::RuleName;
+use crate::model::limits::RULES_MAX;
+use crate::pipeline::directory::Directory;
+
+/// A file of rules.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub file: String,
+    /// It came with Gatehouse: what it watches need not be there.
+    pub shipped: bool,
+    pub rules: RuleFile,
+}
+
+/// What is wrong in a file, or should be known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub file: String,
+    /// Its path begins at the file's root: `rule`, the rule's number from 0, and so on.
+    pub problem: Problem,
+}
+
+impl Rules {
+    /// Checks and compiles. Rules that hold a mistake are left out of what is returned; whoever wants to run with it must
+    /// look at the findings first.
+    pub fn compile(
+        sources: &[Source],
+        disabled: &[RuleName],
+        directory: &Directory,
+        catalogue: &Catalogue,
+    ) -> (Self, Vec<Finding>) {
+        let mut rules = Self::default();
+        let mut findings = Vec::new();
+        let names = Names::new(catalogue, directory, sources);
+        let mut first: BTreeMap<&RuleName, &str> = BTreeMap::new();
+        for source in sources {
+            for (index, config) in source.rules.rule.iter().enumerate() {
+                let mut problems = Vec::new();
+                if let Some(file) = first.insert(&config.name, &source.file) {
+                    let message = format!("a rule {:?} stands in {file} already", config.name);
+                    let hint = "give it another name; to replace a shipped rule, name the file like the shipped one";
+                    problems.push(Problem::error(&["name"], message).hint(hint));
+                }
+                if first.len() == RULES_MAX + 1 {
+                    let message = format!("with this rule there are more than {RULES_MAX} rules");
+                    problems.push(Problem::error(&["name"], message));
+                }
+                let rule = compiled(config, &mut problems);
+                if !source.shipped {
+                    problems.extend(names.problems(config));
+                }
+                if !disabled.contains(&config.name) && sound(&problems) {
+                    let index = rules.all.len();
+                    rules.add(rule, directory, catalogue);
+                    if let Some(rule) = rules.get(index) {
+                        problems.extend(selection(rule, source.shipped));
+                        problems.extend(samples::problems(rule, directory));
+                        problems.extend(shape::lasting(rule, &rules, index));
+                    }
+                }
+                if sound(&problems) {
+                    problems.extend(trial::problems(config, catalogue));
+                }
+                findings.extend(problems.into_iter().map(|problem| placed(&source.file, index, problem)));
+            }
+        }
+        findings.extend(unknown_switches(disabled, &first));
+        (rules, findings)
+    }
+}
+
+fn sound(problems: &[Problem]) -> bool {
+    problems.iter().all(|problem| problem.weight == Weight::Warning)
+}
+
+/// A rule with its expressions; one that cannot be read is noted.
+pub(super) fn compiled(config: &RuleConfig, problems: &mut Vec<Problem>) -> Rule {
+    let mut parsed = |key: &str, source: &Option<String>| {
+        let source = source.as_ref()?;
+        match Expression::parse(source) {
+            Ok(expression) => Some(expression),
+            Err(reason) => {
+                problems.push(Problem::error(&[key], reason));
+                None
+            }
+        }
+    };
+    let when = parsed("when", &config.when);
+    let until = parsed("until", &config.until);
+    let rule = Rule { config: config.clone(), when, until, devices: BTreeSet::new() };
+    problems.extend(shape::problems(&rule));
+    rule
+}
+
+/// A rule that watches nothing may be a slip; one that came along simply has nothing to do here.
+fn selection(rule: &Rule, shipped: bool) -> Option<Problem> {
+    let idle = rule.devices.is_empty() && !rule.watches_gateway() && !shipped;
+    idle.then(|| {
+        let problem = Problem::warning(&["on"], "no device of this box is watched by this rule");
+        problem.hint("a device must fit all that `on` says, and its profile must tell the event or the point")
+    })
+}
+
+fn placed(file: &str, index: usize, mut problem: Problem) -> Finding {
+    problem.path.splice(0..0, ["rule".to_owned(), index.to_string()]);
+    Finding { file: file.to_owned(), problem }
+}
+
+fn unknown_switches<'a>(
+    disabled: &'a [RuleName],
+    known: &'a BTreeMap<&RuleName, &str>,
+) -> impl Iterator<Item = Finding> + 'a {
+    disabled.iter().enumerate().filter(|(_, name)| !known.contains_key(name)).map(|(index, name)| {
+        let path = ["gateway", "rules_disabled", &index.to_string()];
+        let problem = Problem::error(&path, format!("there is no rule {name:?} to switch off"));
+        let names = known.keys().map(|name| name.as_str());
+        let problem = match super::names::nearest(name.as_str(), names) {
+            Some(near) => problem.hint(format!("did you mean {near:?}?")),
+            None => problem,
+        };
+        Finding { file: String::new(), problem }
+    })
+}

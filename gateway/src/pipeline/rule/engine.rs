@@ -1,0 +1,608 @@
+//! The rules at work: from records to conditions that come and go. What is remembered stands in rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::config::RuleConfig;
+use super::expression::{Scene, Whom};
+use super::rules::{Rule, Rules, Trigger, Watched};
+use super::signals;
+use super::state::{Hit, Kept, Phase, Seen, Standing, Waiting, key, parts, subject};
+use crate::model::ids::{DeviceId, PointName};
+use crate::model::place::Place;
+use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Sample, Telemetry, Value};
+use crate::pipeline::directory::{Directory, Entry, PointType};
+use crate::pipeline::signal::{Clear, Signal};
+use crate::pipeline::table::Table;
+use crate::pipeline::{Now, Part};
+
+/// A deadline that fires later than this was not watched for: the box was off or the daemon was down, and silence
+/// meanwhile says nothing. Otherwise the writer's tick comes within a second.
+const LATE_MS_MAX: u64 = 60_000;
+
+/// After such a time devices are given so long to be heard again, at most.
+const GRACE_MS_MAX: u64 = 3_600_000;
+
+/// What each rule remembers of each of its subjects.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Engine {
+    pub(super) rules: Arc<Rules>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) standing: Table<Standing>,
+    seen: Table<Seen>,
+    pub(super) kept: Table<Kept>,
+    /// Rows of rules and devices that are gone have been looked for, and silence is being watched for.
+    settled: bool,
+    /// The time of the record at hand: deadlines fire before it, at their own.
+    t_ms: u64,
+}
+
+/// The circumstances in which a record or a deadline is judged.
+pub(super) struct Turn<'a> {
+    pub(super) now: &'a Now,
+    pub(super) utc_offset_min: i32,
+    pub(super) signals: &'a mut Vec<Signal>,
+}
+
+/// Whom a record is from.
+#[derive(Debug, Clone, Copy)]
+struct Whose<'a> {
+    /// Its id; of the box itself, with the bus that it speaks of.
+    id: &'a str,
+    device: &'a DeviceRef,
+    place: &'a Place,
+    entry: Option<&'a Entry>,
+    test: bool,
+}
+
+impl Engine {
+    pub(in crate::pipeline) fn new(rules: Arc<Rules>, directory: Arc<Directory>) -> Self {
+        Self {
+            rules,
+            directory,
+            standing: Table::new("rule/"),
+            seen: Table::new("rule-seen/"),
+            kept: Table::new("rule-value/"),
+            settled: false,
+            t_ms: 0,
+        }
+    }
+
+    /// The time of a record, before the deadlines up to it fire.
+    pub(in crate::pipeline) fn passed(&mut self, t_ms: u64) {
+        self.t_ms = t_ms;
+    }
+
+    /// Judges an event or values.
+    pub(in crate::pipeline) fn apply(
+        &mut self,
+        now: &Now,
+        record: &Record,
+        utc_offset_min: i32,
+        signals: &mut Vec<Signal>,
+    ) {
+        let mut turn = Turn { now, utc_offset_min, signals };
+        if !self.settled {
+            self.settled = true;
+            self.settle(&mut turn);
+        }
+        let (Some(device), Some(place)) = (record.body.device(), record.body.place()) else { return };
+        let rules = Arc::clone(&self.rules);
+        let directory = Arc::clone(&self.directory);
+        let named = device.bus.as_ref().filter(|_| device.is_gateway());
+        let name = named.map(|bus| format!("{}/{bus}", device.id));
+        let id = name.as_deref().unwrap_or(device.id.as_str());
+        let entry = directory.devices.get(&device.id);
+        let whose = Whose { id, device, place, entry, test: record.test };
+        let watched = if device.is_gateway() { Some(&rules.gateway) } else { rules.at(&device.id) };
+        match &record.body {
+            Body::Event(event) => {
+                self.explain(&rules, &turn, &whose, &event.name);
+                if let Some(watched) = watched {
+                    self.event(&rules, watched, &mut turn, &whose, event);
+                }
+            }
+            Body::Telemetry(telemetry) => {
+                if let Some(watched) = watched {
+                    self.values(&rules, watched, &mut turn, &whose, telemetry);
+                }
+            }
+            Body::Alarm(_) | Body::Gap(_) => {}
+        }
+    }
+
+    fn event(
+        &mut self,
+        rules: &Rules,
+        watched: &Watched,
+        turn: &mut Turn<'_>,
+        whose: &Whose<'_>,
+        event: &Event,
+    ) {
+        for rule in watched.ends.get(&event.name).into_iter().flatten().filter_map(|i| rules.get(*i)) {
+            self.end(rule, turn, whose.id, whose.place, whose.test);
+        }
+        if let Some(Value::Text(ended)) = event.params.get("clears") {
+            let begun = watched.begins.get(ended.as_ref()).into_iter().flatten();
+            for rule in begun.filter_map(|(index, _)| rules.get(*index)) {
+                self.end(rule, turn, whose.id, whose.place, whose.test);
+            }
+        }
+        for (index, lasts) in watched.begins.get(&event.name).into_iter().flatten() {
+            let Some(rule) = rules.get(*index) else { continue };
+            let points = BTreeMap::new();
+            let scene = scene(whose, None, None, &points, &event.params);
+            if rule.when.as_ref().is_none_or(|when| when.holds(&scene) == Ok(true)) {
+                let condition = signals::condition(&rule.config, event.clone());
+                self.begin(rule, turn, whose, condition, *lasts);
+            }
+        }
+        self.anything(rules, watched, turn, whose);
+    }
+
+    /// Any word of a device is a sign of life to rules that watch for silence alone.
+    fn anything(&mut self, rules: &Rules, watched: &Watched, turn: &mut Turn<'_>, whose: &Whose<'_>) {
+        for rule in watched.anything.iter().filter_map(|index| rules.get(*index)) {
+            self.heard(rule, turn, whose);
+        }
+    }
+
+    fn values(
+        &mut self,
+        rules: &Rules,
+        watched: &Watched,
+        turn: &mut Turn<'_>,
+        whose: &Whose<'_>,
+        told: &Telemetry,
+    ) {
+        for sample in told.samples.iter().filter(|sample| watched.kept.contains(&sample.point)) {
+            self.keep(whose, sample);
+        }
+        let points = if watched.kept.is_empty() { BTreeMap::new() } else { self.points_of(whose) };
+        let mut touched: Vec<usize> = told
+            .samples
+            .iter()
+            .filter_map(|sample| watched.points.get(&sample.point))
+            .flatten()
+            .copied()
+            .collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for rule in touched.into_iter().filter_map(|index| rules.get(index)) {
+            self.judge(rule, turn, whose, told, &points);
+        }
+        // What a driver repeats of a silent device is no word of it.
+        if told.samples.iter().any(|sample| sample.quality == Quality::Good) {
+            self.anything(rules, watched, turn, whose);
+        }
+    }
+
+    fn keep(&mut self, whose: &Whose<'_>, sample: &Sample) {
+        let key = format!("{}/{}", whose.id, sample.point);
+        match sample.value.as_ref().filter(|_| usable(sample.quality)) {
+            Some(value) => self.kept.put(
+                &key,
+                Kept { value: typed(value, whose.entry, &sample.point), quality: sample.quality },
+            ),
+            None => self.kept.remove(&key),
+        }
+    }
+
+    fn points_of(&self, whose: &Whose<'_>) -> BTreeMap<PointName, Value> {
+        let begin = format!("{}/", whose.id);
+        let rows = self.kept.beginning(&begin);
+        rows.filter_map(|(key, kept)| {
+            Some((PointName::new(key.rsplit('/').next()?).ok()?, kept.value.clone()))
+        })
+        .collect()
+    }
+
+    /// Judges the values that a rule looks at.
+    fn judge(
+        &mut self,
+        rule: &Rule,
+        turn: &mut Turn<'_>,
+        whose: &Whose<'_>,
+        told: &Telemetry,
+        points: &BTreeMap<PointName, Value>,
+    ) {
+        let seen = match &rule.config.on.point {
+            Some(point) => match self.value_of(point, whose, told, rule) {
+                Some(seen) => Some((point, seen)),
+                None => return,
+            },
+            None => None,
+        };
+        let (value, quality) = match &seen {
+            Some((_, (value, quality))) => (value.as_ref(), Some(*quality)),
+            None => (None, None),
+        };
+        let params = BTreeMap::new();
+        let scene = scene(whose, value, quality, points, &params);
+        let when = rule.when.as_ref().map_or(Ok(true), |when| when.holds(&scene));
+        if rule.config.absent_s.is_some() {
+            if when == Ok(true) {
+                self.heard(rule, turn, whose);
+            }
+            return;
+        }
+        let key = key_of(&rule.config, whose);
+        let held = self.standing.get(&key).is_some_and(|standing| standing.holding.contains(whose.id));
+        if !held {
+            if when == Ok(true) {
+                let shown = seen.as_ref().map(|(point, (value, _))| (*point, value.as_ref()));
+                let event = signals::of_values(&rule.config, whose.device, whose.place, shown, points);
+                self.begin(rule, turn, whose, event, true);
+            }
+            return;
+        }
+        let over = match &rule.until {
+            Some(until) => until.holds(&scene) == Ok(true),
+            None => when == Ok(false),
+        };
+        if over {
+            self.end(rule, turn, whose.id, whose.place, whose.test);
+        }
+    }
+
+    /// The value that a rule's own point has now. One that cannot be relied on neither begins nor ends anything, unless
+    /// the rule asks for the quality itself.
+    fn value_of(
+        &self,
+        point: &PointName,
+        whose: &Whose<'_>,
+        told: &Telemetry,
+        rule: &Rule,
+    ) -> Option<(Option<Value>, Quality)> {
+        let asks = rule.expressions().any(|expression| expression.names("quality"));
+        match told.samples.iter().rev().find(|sample| sample.point == *point) {
+            Some(sample) if asks || (usable(sample.quality) && sample.value.is_some()) => {
+                let value = sample.value.as_ref().map(|value| typed(value, whose.entry, point));
+                Some((value, sample.quality))
+            }
+            Some(_) => None,
+            None => {
+                let kept = self.kept.get(&format!("{}/{point}", whose.id))?;
+                Some((Some(kept.value.clone()), kept.quality))
+            }
+        }
+    }
+
+    /// A condition arises at a device.
+    fn begin(
+        &mut self,
+        rule: &Rule,
+        turn: &mut Turn<'_>,
+        whose: &Whose<'_>,
+        condition: Event,
+        lasts: bool,
+    ) {
+        let config = &rule.config;
+        if config.absent_s.is_some() {
+            return self.heard(rule, turn, whose);
+        }
+        let key = key_of(config, whose);
+        let mut standing = self.standing.get(&key).cloned().unwrap_or_default();
+        let by_event = matches!(rule.trigger(), Trigger::Event(_));
+        if let Some(count) = config.count {
+            if !by_event {
+                standing.holding.insert(whose.id.to_owned());
+            }
+            let hits = counted(&mut standing, config, turn.now.t_ms, whose.id);
+            self.standing.put(&key, standing);
+            if hits >= usize::try_from(count).unwrap_or(usize::MAX) && active(config, turn) {
+                let condition = signals::counting(condition, hits);
+                turn.signals.push(signals::raise(config, &key, &turn.now.at, condition, false));
+            }
+            return;
+        }
+        if self.explained(config, turn, whose) {
+            return;
+        }
+        if lasts {
+            standing.holding.insert(whose.id.to_owned());
+        }
+        match standing.phase {
+            Phase::Waiting(_) => self.standing.put(&key, standing),
+            Phase::Raised => {
+                self.standing.put(&key, standing);
+                turn.signals.push(signals::raise(config, &key, &turn.now.at, condition, true));
+            }
+            _ => match wait(config) {
+                Some((wait_ms, firm)) => {
+                    let due_ms = turn.now.t_ms.saturating_add(wait_ms);
+                    let waiting = Waiting { due_ms, at: turn.now.at.clone(), condition, firm };
+                    standing.phase = Phase::Waiting(Box::new(waiting));
+                    self.standing.put(&key, standing);
+                }
+                None => self.arise(rule, turn, &key, standing, condition),
+            },
+        }
+    }
+
+    /// A condition has held or waited as long as it must: it is raised, if the rule looks at this time of the day.
+    fn arise(
+        &mut self,
+        rule: &Rule,
+        turn: &mut Turn<'_>,
+        key: &str,
+        mut standing: Standing,
+        condition: Event,
+    ) {
+        let lasts = !standing.holding.is_empty();
+        let firm_at = match &standing.phase {
+            Phase::Waiting(waiting) if waiting.firm => Some(waiting.at.clone()),
+            _ => None,
+        };
+        if !active(&rule.config, turn) {
+            let again = rule.config.active.filter(|_| lasts);
+            match again.map(|hours| hours.begin_in_ms(&turn.now.at, turn.utc_offset_min)) {
+                Some(wait_ms) => {
+                    let due_ms = turn.now.t_ms.saturating_add(wait_ms);
+                    let waiting = Waiting { due_ms, at: turn.now.at.clone(), condition, firm: false };
+                    standing.phase = Phase::Waiting(Box::new(waiting));
+                    self.standing.put(key, standing);
+                }
+                None => self.standing.remove(key),
+            }
+            return;
+        }
+        let at = firm_at.as_ref().unwrap_or(&turn.now.at);
+        turn.signals.push(signals::raise(&rule.config, key, at, condition, lasts));
+        if lasts {
+            standing.phase = Phase::Raised;
+            self.standing.put(key, standing);
+        } else {
+            self.standing.remove(key);
+        }
+    }
+
+    /// A condition is over at a device.
+    fn end(&mut self, rule: &Rule, turn: &mut Turn<'_>, id: &str, place: &Place, test: bool) {
+        let name = rule.config.name.as_str();
+        let key = key(name, test, &subject(rule.config.per, id, place));
+        self.release(turn, &key, id);
+    }
+
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>, key: &str, id: &str) {
+        let Some(mut standing) = self.standing.get(key).cloned() else { return };
+        if !standing.holding.remove(id) {
+            return;
+        }
+        let keep = match &standing.phase {
+            _ if !standing.holding.is_empty() => true,
+            Phase::Waiting(waiting) => waiting.firm,
+            Phase::Raised => {
+                turn.signals.extend(clear(key, turn.now));
+                false
+            }
+            Phase::Quiet | Phase::Listening { .. } => false,
+            Phase::Forgetting { .. } => true,
+        };
+        if keep {
+            self.standing.put(key, standing);
+        } else {
+            self.standing.remove(key);
+        }
+    }
+
+    /// What a rule watches for silence was heard.
+    fn heard(&mut self, rule: &Rule, turn: &mut Turn<'_>, whose: &Whose<'_>) {
+        let key = key_of(&rule.config, whose);
+        if self.standing.get(&key).is_some_and(|standing| standing.phase == Phase::Raised) {
+            turn.signals.extend(clear(&key, turn.now));
+        }
+        self.listen(&key, &rule.config, turn.now.t_ms, whose.device.id.as_str());
+    }
+
+    pub(super) fn listen(&mut self, key: &str, config: &RuleConfig, from_ms: u64, device: &str) {
+        let absent_ms = u64::from(config.absent_s.unwrap_or_default()).saturating_mul(1_000);
+        let due_ms = from_ms.saturating_add(absent_ms);
+        let phase = Phase::Listening { due_ms, device: device.to_owned() };
+        self.standing.put(key, Standing { phase, ..Standing::default() });
+    }
+
+    /// An event explains what other rules have seen or will see.
+    fn explain(&mut self, rules: &Rules, turn: &Turn<'_>, whose: &Whose<'_>, event: &str) {
+        for rule in rules.explained.get(event).into_iter().flatten().filter_map(|index| rules.get(*index)) {
+            let Some(unless) = &rule.config.unless else { continue };
+            let name = rule.config.name.as_str();
+            let same = subject(unless.same, whose.id, whose.place);
+            let within_ms = u64::from(unless.within_s).saturating_mul(1_000);
+            let due_ms = turn.now.t_ms.saturating_add(within_ms);
+            let seen = Seen { t_ms: turn.now.t_ms, due_ms };
+            self.seen.put(&key(name, whose.test, &same), seen);
+            let begin = key(name, whose.test, "");
+            let explained: Vec<String> = self
+                .standing
+                .beginning(&begin)
+                .filter(|(_, standing)| match &standing.phase {
+                    Phase::Waiting(waiting) => {
+                        let (device, place) = (&waiting.condition.device, &waiting.condition.place);
+                        subject(unless.same, device.id.as_str(), place) == same
+                    }
+                    _ => false,
+                })
+                .map(|(key, _)| key.to_owned())
+                .collect();
+            explained.iter().for_each(|key| self.standing.remove(key));
+        }
+    }
+
+    /// Whether it was explained already.
+    fn explained(&self, config: &RuleConfig, turn: &Turn<'_>, whose: &Whose<'_>) -> bool {
+        let Some(unless) = &config.unless else { return false };
+        let same = subject(unless.same, whose.id, whose.place);
+        let seen = self.seen.get(&key(config.name.as_str(), whose.test, &same));
+        seen.is_some_and(|seen| turn.now.t_ms <= seen.due_ms)
+    }
+
+    /// The deadline of a row has come.
+    pub(in crate::pipeline) fn fire(
+        &mut self,
+        now: &Now,
+        due: &str,
+        utc_offset_min: i32,
+        signals: &mut Vec<Signal>,
+    ) {
+        let mut turn = Turn { now, utc_offset_min, signals };
+        if let Some(seen) = due.strip_prefix(SEEN) {
+            return self.seen.remove(seen);
+        }
+        let key = due.strip_prefix(STANDING).unwrap_or(due);
+        let Some(mut standing) = self.standing.get(key).cloned() else { return };
+        let rules = Arc::clone(&self.rules);
+        let rule = parts(key).and_then(|(name, ..)| rules.get(*rules.by_name.get(name)?));
+        let Some(rule) = rule else { return self.standing.remove(key) };
+        match standing.phase.clone() {
+            Phase::Quiet | Phase::Raised => {}
+            Phase::Forgetting { .. } => {
+                forget(&mut standing, &rule.config, now.t_ms);
+                if standing.hits.is_empty() && standing.holding.is_empty() {
+                    self.standing.remove(key);
+                } else {
+                    self.standing.put(key, standing);
+                }
+            }
+            Phase::Waiting(waiting) => self.arise(rule, &mut turn, key, standing, waiting.condition),
+            Phase::Listening { due_ms, device } => {
+                if self.t_ms > due_ms.saturating_add(LATE_MS_MAX) {
+                    let absent_ms = u64::from(rule.config.absent_s.unwrap_or_default()).saturating_mul(1_000);
+                    let due_ms = self.t_ms.saturating_add(absent_ms.min(GRACE_MS_MAX));
+                    standing.phase = Phase::Listening { due_ms, device };
+                    return self.standing.put(key, standing);
+                }
+                let Some(condition) = self.silence(&rule.config, &device) else {
+                    return self.standing.remove(key);
+                };
+                standing.holding.insert(device);
+                self.arise(rule, &mut turn, key, standing, condition);
+            }
+        }
+    }
+
+    fn silence(&self, config: &RuleConfig, device: &str) -> Option<Event> {
+        let entry = self.directory.devices.get(device);
+        let (device, place) = match entry {
+            Some(entry) => {
+                let device = DeviceRef {
+                    id: DeviceId::new(device).ok()?,
+                    kind: entry.kind.clone(),
+                    profile: Some(entry.profile.clone()),
+                    bus: entry.bus.clone(),
+                };
+                (device, entry.place.clone())
+            }
+            None if device == super::catalogue::GATEWAY => (DeviceRef::gateway(None), Place::default()),
+            None => return None,
+        };
+        Some(signals::of_silence(config, &device, &place))
+    }
+}
+
+/// Which table a deadline is of.
+const STANDING: &str = "standing ";
+const SEEN: &str = "seen ";
+
+impl Part for Engine {
+    fn load(&mut self, key: &str, value: &str) -> bool {
+        self.standing.load(key, value) || self.seen.load(key, value) || self.kept.load(key, value)
+    }
+
+    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
+        self.standing.unsaved(out);
+        self.seen.unsaved(out);
+        self.kept.unsaved(out);
+    }
+
+    fn commit(&mut self, saved: bool) {
+        self.standing.commit(saved);
+        self.seen.commit(saved);
+        self.kept.commit(saved);
+    }
+
+    fn rollback(&mut self) {
+        self.standing.rollback();
+        self.seen.rollback();
+        self.kept.rollback();
+        // It may have been settled in what never happened.
+        self.settled = false;
+    }
+
+    fn next_due(&self) -> Option<(u64, String)> {
+        let standing = self.standing.next_due().map(|(due, key)| (due, format!("{STANDING}{key}")));
+        let seen = self.seen.next_due().map(|(due, key)| (due, format!("{SEEN}{key}")));
+        standing.into_iter().chain(seen).min()
+    }
+}
+
+pub(super) fn clear(key: &str, now: &Now) -> Option<Signal> {
+    let (rule, test, subject) = parts(key)?;
+    let rule = crate::model::ids::RuleName::new(rule).ok()?;
+    Some(Signal::Clear(Clear { rule, subject: subject.to_owned(), at: now.at.clone(), test }))
+}
+
+fn key_of(config: &RuleConfig, whose: &Whose<'_>) -> String {
+    key(config.name.as_str(), whose.test, &subject(config.per, whose.id, whose.place))
+}
+
+/// How long a condition waits before it is raised, and whether only for an explanation.
+fn wait(config: &RuleConfig) -> Option<(u64, bool)> {
+    let for_s = config.for_s.unwrap_or_default();
+    let within_s = config.unless.as_ref().map_or(0, |unless| unless.within_s);
+    let wait_ms = u64::from(for_s.max(within_s)).saturating_mul(1_000);
+    (wait_ms > 0).then_some((wait_ms, for_s == 0))
+}
+
+fn active(config: &RuleConfig, turn: &Turn<'_>) -> bool {
+    config.active.is_none_or(|hours| hours.hold(&turn.now.at, turn.utc_offset_min))
+}
+
+fn usable(quality: Quality) -> bool {
+    matches!(quality, Quality::Good | Quality::Uncertain)
+}
+
+/// Takes a hit in and says how many count now.
+fn counted(standing: &mut Standing, config: &RuleConfig, t_ms: u64, device: &str) -> usize {
+    if config.distinct {
+        standing.hits.retain(|hit| hit.device != device);
+    }
+    standing.hits.push(Hit { t_ms, device: device.to_owned() });
+    forget(standing, config, t_ms);
+    let most = usize::try_from(config.count.unwrap_or_default()).unwrap_or(usize::MAX);
+    let many = standing.hits.len().saturating_sub(most);
+    standing.hits.drain(..many);
+    standing.hits.len()
+}
+
+/// Forgets hits that are too old to count.
+fn forget(standing: &mut Standing, config: &RuleConfig, t_ms: u64) {
+    let within_ms = u64::from(config.within_s.unwrap_or_default()).saturating_mul(1_000);
+    standing.hits.retain(|hit| hit.t_ms.saturating_add(within_ms) > t_ms);
+    let first = standing.hits.first().map(|hit| hit.t_ms.saturating_add(within_ms));
+    standing.phase = first.map_or(Phase::Quiet, |due_ms| Phase::Forgetting { due_ms });
+}
+
+/// A value as expressions see it: a whole number of a point that tells fractions is one of those.
+#[expect(clippy::cast_precision_loss, reason = "beyond 53 bits a measured value has no digits left to lose")]
+fn typed(value: &Value, entry: Option<&Entry>, point: &PointName) -> Value {
+    let float = entry.and_then(|entry| entry.points.get(point)) == Some(&PointType::Float);
+    match value {
+        Value::Int(number) if float => Value::Float(*number as f64),
+        other => other.clone(),
+    }
+}
+
+fn scene<'a>(
+    whose: &Whose<'a>,
+    value: Option<&'a Value>,
+    quality: Option<Quality>,
+    points: &'a BTreeMap<PointName, Value>,
+    params: &'a BTreeMap<String, Value>,
+) -> Scene<'a> {
+    static NO_TAGS: std::collections::BTreeSet<String> = std::collections::BTreeSet::new();
+    let profile = whose.device.profile.as_ref().map_or("", |profile| profile.as_str());
+    let tags = whose.entry.map_or(&NO_TAGS, |entry| &entry.tags);
+    let device = Whom { id: whose.device.id.as_str(), kind: &whose.device.kind, profile, tags };
+    Scene { value, quality, points, params, device, place: whose.place }
+}

@@ -1,0 +1,73 @@
+//! What a changed configuration means for what was remembered: done once, with the first record after a start.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::catalogue::GATEWAY;
+use super::engine::{Engine, Turn, clear};
+use super::state::{Phase, key, parts, subject};
+
+impl Engine {
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.leave(turn);
+        self.listen_everywhere(turn);
+        let rules = Arc::clone(&self.rules);
+        let kept = |key: &str| {
+            let (device, point) = key.rsplit_once('/')?;
+            let watched = if device.starts_with(GATEWAY) {
+                &rules.gateway
+            } else {
+                rules.at(&crate::model::ids::DeviceId::new(device).ok()?)?
+            };
+            watched.kept.contains(point).then_some(())
+        };
+        let gone: Vec<String> =
+            self.kept.iter().filter(|(key, _)| kept(key).is_none()).map(|(key, _)| key.to_owned()).collect();
+        gone.iter().for_each(|key| self.kept.remove(key));
+    }
+
+    /// Conditions of rules that are gone, and of devices that a rule does not select any more, are over.
+    fn leave(&mut self, turn: &mut Turn<'_>) {
+        let rules = Arc::clone(&self.rules);
+        let keys: Vec<String> = self.standing.iter().map(|(key, _)| key.to_owned()).collect();
+        for key in keys {
+            let rule = parts(&key).and_then(|(name, ..)| rules.get(*rules.by_name.get(name)?));
+            let Some(standing) = self.standing.get(&key).cloned() else { continue };
+            let listens = matches!(standing.phase, Phase::Listening { .. });
+            match rule {
+                Some(rule) if rule.config.absent_s.is_some() || !listens => {
+                    let here = |device: &str| {
+                        let device = device.split('/').next().unwrap_or(device);
+                        rule.devices.contains(device) || (device == GATEWAY && rule.watches_gateway())
+                    };
+                    for device in standing.holding.iter().filter(|device| !here(device)) {
+                        self.release(turn, &key, device);
+                    }
+                }
+                _ => {
+                    if standing.phase == Phase::Raised {
+                        turn.signals.extend(clear(&key, turn.now));
+                    }
+                    self.standing.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Rules that watch for silence begin to listen: what was not heard yet had no chance to be silent.
+    fn listen_everywhere(&mut self, turn: &Turn<'_>) {
+        let rules = Arc::clone(&self.rules);
+        let directory = Arc::clone(&self.directory);
+        for rule in rules.all.iter().filter(|rule| rule.config.absent_s.is_some()) {
+            let (name, per) = (rule.config.name.as_str(), rule.config.per);
+            let mut keys = BTreeSet::new();
+            for id in &rule.devices {
+                let Some(entry) = directory.devices.get(id) else { continue };
+                let key = key(name, entry.maintenance, &subject(per, id.as_str(), &entry.place));
+                if keys.insert(key.clone()) && self.standing.get(&key).is_none() {
+                    self.listen(&key, &rule.config, turn.now.t_ms, id.as_str());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What rules remember: rows by rule and subject.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::Per;
+use crate::model::place::Place;
+use crate::model::record::{Event, Quality, Value};
+use crate::model::stamp::Stamp;
+use crate::pipeline::table::Row;
+
+/// Where one rule stands with one subject.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Standing {
+    /// Devices for which the condition holds now.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) holding: BTreeSet<String>,
+    /// For `count`: when it happened, and where. The latest last, not more than are counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) hits: Vec<Hit>,
+    pub(super) phase: Phase,
+}
+
+/// Once that it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hit {
+    pub(super) t_ms: u64,
+    pub(super) device: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Phase {
+    #[default]
+    Quiet,
+    /// It is raised at `due_ms` if nothing ends or explains it before.
+    Waiting(Box<Waiting>),
+    Raised,
+    /// For `absent`: silence is told at `due_ms`.
+    Listening { due_ms: u64, device: String },
+    /// Hits are forgotten at `due_ms`.
+    Forgetting { due_ms: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Waiting {
+    pub(super) due_ms: u64,
+    /// When it arose.
+    pub(super) at: Stamp,
+    pub(super) condition: Event,
+    /// It waits for an explanation only: that it ends meanwhile takes nothing back.
+    #[serde(default)]
+    pub(super) firm: bool,
+}
+
+impl Row for Standing {
+    fn due_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Quiet | Phase::Raised => None,
+            Phase::Waiting(waiting) => Some(waiting.due_ms),
+            Phase::Listening { due_ms, .. } | Phase::Forgetting { due_ms } => Some(*due_ms),
+        }
+    }
+}
+
+/// When something was last seen that explains a rule's condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) t_ms: u64,
+    /// When it explains nothing any more.
+    pub(super) due_ms: u64,
+}
+
+impl Row for Seen {
+    fn due_ms(&self) -> Option<u64> {
+        Some(self.due_ms)
+    }
+}
+
+/// The last value of a point that expressions of other points need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) value: Value,
+    pub(super) quality: Quality,
+}
+
+impl Row for Kept {}
+
+/// The key of a rule's row. What is under test has rows of its own.
+pub(super) fn key(rule: &str, test: bool, subject: &str) -> String {
+    let mark = if test { "!" } else { "" };
+    format!("{rule}{mark}/{subject}")
+}
+
+/// Rule, test and subject of a key.
+pub(super) fn parts(key: &str) -> Option<(&str, bool, &str)> {
+    let (rule, subject) = key.split_once('/')?;
+    Some(match rule.strip_suffix('!') {
+        Some(rule) => (rule, true, subject),
+        None => (rule, false, subject),
+    })
+}
+
+/// What an alarm is about: a device, or a place. What is not known of a place is left empty.
+pub(super) fn subject(per: Per, device: &str, place: &Place) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (building, unit) = (text(&place.building), text(&place.unit));
+    match per {
+        Per::Device => device.to_owned(),
+        Per::Household => format!("household {building}/{unit}/{}", text(&place.household)),
+        Per::Floor => {
+            format!("floor {building}/{unit}/{}", place.floor.map(|f| f.to_string()).unwrap_or_default())
+        }
+        Per::Unit => format!("unit {building}/{unit}"),
+        Per::Building => format!("building {building}"),
+        Per::Compound => "compound".to_owned(),
+    }
+}

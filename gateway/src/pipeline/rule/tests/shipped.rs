@@ -1,0 +1,9 @@
+//! The rules that come with Gatehouse.
+
+use super::super::*;
+use crate::pipeline::directory::Directory;
+
+#[test]
+fn placeholder() {
+    let _ = Directory::default();
+}

@@ -1,0 +1,300 @@
+//! `[[rule.test]]`: plays what a test says to the rule, on made-up devices, and holds what comes of it against what must.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::catalogue::{Catalogue, Model, STANDARD_ENDS};
+use super::config::{RuleConfig, Step, Trial, TrialDevice};
+use super::engine::Engine;
+use super::rules::{Rules, Trigger};
+use crate::model::check::Problem;
+use crate::model::command::TICK;
+use crate::model::ids::{BootId, DeviceId, Epoch, PointName, ProfileName};
+use crate::model::record::{Body, Category, Class, DeviceRef, Event, Record, Sample, Telemetry, Value};
+use crate::model::stamp::{ClockTrust, Stamp};
+use crate::pipeline::directory::{Abilities, Directory, Entry, PointType};
+use crate::pipeline::signal::Signal;
+use crate::pipeline::{Now, Part};
+
+/// The made-up device.
+const IT: &str = "it";
+
+/// Deadlines that one test may fire: a rule that fires more has lost its way.
+const DUES_MAX: usize = 10_000;
+
+/// Tests that do not come out as they say, and those that say nothing that could be played.
+pub(super) fn problems(config: &RuleConfig, catalogue: &Catalogue) -> Vec<Problem> {
+    let mut out = Vec::new();
+    for (index, trial) in config.test.iter().enumerate() {
+        let index = index.to_string();
+        let before = out.len();
+        shape(&mut out, trial, &index);
+        if out.len() > before {
+            continue;
+        }
+        match Play::new(config, trial, catalogue).map(|play| play.run(trial)) {
+            Ok((raised, cleared)) => {
+                out.extend(compared(&["test", &index, "raised_s"], &trial.name, &raised, &trial.raised_s));
+                out.extend(compared(&["test", &index, "cleared_s"], &trial.name, &cleared, &trial.cleared_s));
+            }
+            Err(reason) => out.push(Problem::error(&["test", &index], reason)),
+        }
+    }
+    out
+}
+
+fn shape(out: &mut Vec<Problem>, trial: &Trial, index: &str) {
+    let mut before = 0.0;
+    for (number, step) in trial.steps.iter().enumerate() {
+        let path = ["test", index, "steps", &number.to_string()];
+        if step.at_s < before || !step.at_s.is_finite() {
+            out.push(Problem::error(&path, "steps stand in the order of `at_s`"));
+        }
+        before = step.at_s;
+        if step.event.is_some() == !step.points.is_empty() {
+            out.push(Problem::error(&path, "a step is an `event` or some `points`"));
+        }
+    }
+}
+
+fn compared(path: &[&str], name: &str, came: &[u64], said: &[f64]) -> Option<Problem> {
+    let said: Vec<u64> = said.iter().map(|seconds| ms(*seconds)).collect();
+    if came == said {
+        return None;
+    }
+    let word = if path.last() == Some(&"cleared_s") { "ends" } else { "is raised" };
+    let message = format!("test {name:?}: it {word} {}, and should {}", told(came), told(&said));
+    Some(Problem::error(path, message))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a test lasts weeks at most")]
+fn told(times: &[u64]) -> String {
+    if times.is_empty() {
+        return "never".to_owned();
+    }
+    let times: Vec<String> = times.iter().map(|ms| format!("{}", *ms as f64 / 1_000.0)).collect();
+    format!("at {} s", times.join(", "))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "floats saturate, and weeks fit")]
+fn ms(seconds: f64) -> u64 {
+    (seconds * 1_000.0).round() as u64
+}
+
+/// One test being played.
+#[derive(Debug)]
+struct Play {
+    engine: Engine,
+    directory: Arc<Directory>,
+    config: RuleConfig,
+    catalogue: Catalogue,
+    /// The site's wall clock at the beginning, milliseconds of the day.
+    clock_ms: i64,
+    on_gateway: bool,
+    raised: Vec<u64>,
+    cleared: Vec<u64>,
+}
+
+impl Play {
+    fn new(config: &RuleConfig, trial: &Trial, catalogue: &Catalogue) -> Result<Self, String> {
+        let mut config = config.clone();
+        // A test is about made-up devices.
+        config.on.devices.clear();
+        let rule = super::compile::compiled(&config, &mut Vec::new());
+        let on_gateway = rule.watches_gateway();
+        let names = trial.steps.iter().map(|step| step.device.as_ref().map_or(IT, |id| id.as_str()));
+        let names: BTreeSet<&str> = names.chain([IT]).collect();
+        let mut directory = Directory::default();
+        for name in names {
+            let id = DeviceId::new(name).map_err(|error| error.to_string())?;
+            let facts = trial.devices.get(&id).cloned().unwrap_or_default();
+            let steps = trial.steps.iter().filter(|s| s.device.as_ref().map_or(IT, |id| id.as_str()) == name);
+            let entry = entry(&config, &rule.trigger(), &facts, steps, catalogue)?;
+            directory.devices.insert(id, entry);
+        }
+        let begin = trial.clock.or(config.active.map(|hours| hours.from));
+        let directory = Arc::new(directory);
+        let mut rules = Rules::default();
+        rules.add(rule, &directory, catalogue);
+        Ok(Self {
+            engine: Engine::new(Arc::new(rules), Arc::clone(&directory)),
+            directory,
+            config,
+            catalogue: catalogue.clone(),
+            clock_ms: begin.map_or(0, |time| i64::from(time.minutes) * 60_000),
+            on_gateway,
+            raised: Vec::new(),
+            cleared: Vec::new(),
+        })
+    }
+
+    fn run(mut self, trial: &Trial) -> (Vec<u64>, Vec<u64>) {
+        let tick = Event {
+            device: DeviceRef::gateway(None),
+            place: crate::model::place::Place::default(),
+            category: Category::Device,
+            name: TICK.to_owned(),
+            severity: None,
+            params: BTreeMap::new(),
+            text: None,
+        };
+        self.record(0, Body::Event(Box::new(tick)));
+        let mut last = 0;
+        for step in &trial.steps {
+            last = ms(step.at_s);
+            self.wait(last);
+            if let Some(body) = self.body(step) {
+                self.record(last, body);
+            }
+        }
+        let config = &self.config;
+        let unless_s = config.unless.as_ref().map_or(0, |unless| unless.within_s);
+        let longest_s = [config.for_s, config.absent_s, Some(unless_s)].into_iter().flatten().max();
+        self.wait(last.saturating_add(u64::from(longest_s.unwrap_or_default()).saturating_mul(1_000)));
+        (self.raised, self.cleared)
+    }
+
+    fn now(&self, t_ms: u64) -> Now {
+        let wall_ms = self.clock_ms.saturating_add(i64::try_from(t_ms).unwrap_or(i64::MAX));
+        let at = Stamp { boot: BootId("test".into()), mono_ms: t_ms, wall_ms, trust: ClockTrust::Ntp };
+        Now { t_ms, at }
+    }
+
+    /// Lets time pass: deadlines fire.
+    fn wait(&mut self, until_ms: u64) {
+        for _ in 0..DUES_MAX {
+            let Some((due_ms, key)) = self.engine.next_due().filter(|(due, _)| *due <= until_ms) else { return };
+            let mut signals = Vec::new();
+            self.engine.passed(due_ms);
+            self.engine.fire(&self.now(due_ms), &key, 0, &mut signals);
+            self.note(due_ms, signals);
+        }
+    }
+
+    fn record(&mut self, t_ms: u64, body: Body) {
+        let now = self.now(t_ms);
+        let at = now.at.clone();
+        let class = Class::Event;
+        let record = Record { pos: 1, epoch: Epoch(1), class, seq: 1, at, test: false, body };
+        let mut signals = Vec::new();
+        self.engine.passed(t_ms);
+        self.engine.apply(&now, &record, 0, &mut signals);
+        self.note(t_ms, signals);
+    }
+
+    fn note(&mut self, t_ms: u64, signals: Vec<Signal>) {
+        for signal in signals {
+            match signal {
+                Signal::Raise(_) => self.raised.push(t_ms),
+                Signal::Clear(_) => self.cleared.push(t_ms),
+            }
+        }
+    }
+
+    fn body(&self, step: &Step) -> Option<Body> {
+        let id = match &step.device {
+            Some(id) => id.clone(),
+            None => DeviceId::new(IT).ok()?,
+        };
+        let entry = self.directory.devices.get(&id)?;
+        let device = if self.on_gateway && step.device.is_none() {
+            DeviceRef::gateway(None)
+        } else {
+            DeviceRef { id, kind: entry.kind.clone(), profile: Some(entry.profile.clone()), bus: None }
+        };
+        let place = entry.place.clone();
+        let Some(name) = &step.event else {
+            let samples = step.points.iter();
+            let samples = samples.map(|(point, value)| Sample::good(point.clone(), value.clone(), None));
+            return Some(Body::Telemetry(Telemetry { device, place, samples: samples.collect() }));
+        };
+        let mut params = step.params.clone();
+        if let Some(event) = self.config.on.event.as_ref().filter(|event| self.ends(&entry.profile, name, event)) {
+            params.insert("clears".to_owned(), Value::Text(event.as_str().into()));
+        }
+        let (category, name) = (self.config.raise.category, name.clone());
+        Some(Body::Event(Box::new(Event { device, place, category, name, severity: None, params, text: None })))
+    }
+
+    /// Whether a device of this profile says with one event that another is over.
+    fn ends(&self, profile: &ProfileName, ending: &str, event: &str) -> bool {
+        let by_profile = self.catalogue.models.get(profile).and_then(|model| model.ends.get(ending));
+        by_profile.is_some_and(|ended| ended == event) || STANDARD_ENDS.contains(&(ending, event))
+    }
+}
+
+fn entry<'a>(
+    config: &RuleConfig,
+    trigger: &Trigger<'_>,
+    facts: &TrialDevice,
+    steps: impl Iterator<Item = &'a Step> + Clone,
+    catalogue: &Catalogue,
+) -> Result<Entry, String> {
+    let (profile, model) = match facts.profile.as_ref().or(config.on.profile.as_ref()) {
+        Some(profile) => {
+            let model = catalogue.models.get(profile);
+            (profile.clone(), model.ok_or_else(|| format!("there is no profile {:?}", profile.as_str()))?.clone())
+        }
+        None => match fitting(config, trigger, steps.clone(), catalogue) {
+            Some((profile, model)) => (profile.clone(), model.clone()),
+            None => {
+                let kind = config.on.kind.clone().unwrap_or_else(|| "device".to_owned());
+                let profile = ProfileName::new("trial").map_err(|error| error.to_string())?;
+                (profile, Model { kind, ..Model::default() })
+            }
+        },
+    };
+    let Model { kind, mut points, mut events, .. } = model;
+    for (point, value) in steps.clone().flat_map(|step| &step.points) {
+        points.entry(point.clone()).or_insert_with(|| type_of(value));
+    }
+    events.extend(steps.filter_map(|step| step.event.clone()));
+    events.extend(config.on.event.clone());
+    Ok(Entry {
+        kind,
+        profile,
+        bus: None,
+        place: facts.place.clone().unwrap_or_else(|| config.on.place.clone()),
+        tags: facts.tags.clone().unwrap_or_else(|| config.on.tags.clone()).into_iter().collect(),
+        points,
+        events,
+        maintenance: false,
+        abilities: Abilities::default(),
+    })
+}
+
+/// A model that the rule could watch and that can tell all that happens.
+fn fitting<'c, 'a>(
+    config: &RuleConfig,
+    trigger: &Trigger<'_>,
+    steps: impl Iterator<Item = &'a Step> + Clone,
+    catalogue: &'c Catalogue,
+) -> Option<(&'c ProfileName, &'c Model)> {
+    let wanted: BTreeSet<&PointName> = steps.clone().flat_map(|step| step.points.keys()).collect();
+    let happens: BTreeSet<&str> = steps.filter_map(|step| step.event.as_deref()).collect();
+    let fits = |(_, model): &(&ProfileName, &Model)| {
+        let kind = config.on.kind.as_ref().is_none_or(|kind| *kind == model.kind);
+        let told = match trigger {
+            Trigger::Event(event) => model.tells(event),
+            Trigger::Point(point) => model.points.contains_key(*point),
+            Trigger::Points | Trigger::Anything => true,
+        };
+        kind && told
+    };
+    let whole = |(_, model): &(&ProfileName, &Model)| {
+        wanted.iter().all(|point| model.points.contains_key(*point))
+            && happens.iter().all(|event| model.tells(event))
+    };
+    let mut all = catalogue.models.iter().filter(fits);
+    let first = all.clone().next();
+    all.find(whole).or(first)
+}
+
+fn type_of(value: &Value) -> PointType {
+    match value {
+        Value::Bool(_) => PointType::Bool,
+        Value::Int(_) => PointType::Int,
+        Value::Float(_) => PointType::Float,
+        Value::Text(_) => PointType::Text,
+    }
+}
