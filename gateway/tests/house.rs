@@ -114,7 +114,6 @@ const WALL_TIME: &[&str] = &[
     "model/stamp.rs",
     // Across a restart, and for the hours of the day in which a rule looks.
     "pipeline/rule/hours.rs",
-    "pipeline/time.rs",
     "north/contract/down.rs",
     "north/contract/envelope.rs",
     "north/contract/status.rs",
@@ -125,7 +124,6 @@ const WALL_TIME: &[&str] = &[
     "north/notify/sign.rs",
     "north/notify/words.rs",
     // The time off between two boots, where both clocks could be trusted.
-    "pipeline/time.rs",
     "rt/clock.rs",
     "rt/keeper.rs",
     "rt/timesource.rs",

@@ -50,12 +50,13 @@ pub fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<u8> {
         Ok(loaded) => {
             let settings = &loaded.settings;
             let sum = format!(
-                "{}: {}, {}, {}, {}: no mistakes",
+                "{}: {}, {}, {}, {}, {}: no mistakes",
                 path.display(),
                 counted(settings.devices.len(), "device", "devices"),
                 counted(settings.clients.len(), "client", "clients"),
                 counted(settings.buses.len(), "bus", "buses"),
                 counted(settings.uplinks.len(), "uplink", "uplinks"),
+                counted(loaded.rules.len(), "rule", "rules"),
             );
             (loaded.warnings, Some(sum))
         }

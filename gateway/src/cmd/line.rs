@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -35,7 +36,8 @@ pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
     let roll = Arc::new(Roll::default());
     let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
     let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
-    let pipeline = Pipeline::new(plan(loaded, rules(loaded)), Arc::clone(&roll), outlet);
+    let rules = Arc::clone(&loaded.rules);
+    let pipeline = Pipeline::new(plan(loaded, rules), Arc::clone(&roll), outlet);
     Line { pipeline, roll, actions_rx }
 }
 
@@ -46,16 +48,21 @@ pub fn rehearsal(loaded: &Loaded, rules: Arc<Rules>) -> (Pipeline, Arc<Roll>) {
 }
 
 /// The rules that the configuration has.
-pub fn rules(_loaded: &Loaded) -> Arc<Rules> {
-    Arc::default()
+pub fn rules(loaded: &Loaded) -> Arc<Rules> {
+    Arc::clone(&loaded.rules)
 }
 
-/// The same, with files that replace those of the same name or are added.
+/// The same, with files whose rules replace those of the same names or are added.
 ///
 /// # Errors
 /// A file that cannot be read, or rules that hold mistakes: all of them.
-pub fn rules_with(loaded: &Loaded, _files: &[PathBuf]) -> anyhow::Result<Arc<Rules>> {
-    Ok(rules(loaded))
+pub fn rules_with(loaded: &Loaded, files: &[PathBuf]) -> anyhow::Result<Arc<Rules>> {
+    let read = |path: &PathBuf| {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path.display().to_string(), bytes))
+    };
+    let files: Vec<(String, Vec<u8>)> = files.iter().map(read).collect::<anyhow::Result<_>>()?;
+    Ok(loaded.rules_with(&files)?)
 }
 
 /// The households under care.

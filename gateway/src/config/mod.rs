@@ -14,6 +14,7 @@ mod people;
 mod profiles;
 mod read;
 mod report;
+mod rules;
 mod scalar;
 mod schema;
 mod source;
@@ -26,18 +27,20 @@ mod whole;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::ids::{
-    BusName, CareName, ClientName, DeviceId, GatewayName, NotifierName, ProfileName, UplinkName,
+    BusName, CareName, ClientName, DeviceId, GatewayName, NotifierName, ProfileName, RuleName, UplinkName,
 };
 use crate::model::place::Place;
 use crate::north::config::UplinkConfig;
 use crate::north::notify::config::WebhookConfig;
 use crate::pipeline::alarm::AlarmConfig;
 use crate::pipeline::care::Household;
+use crate::pipeline::rule::{Rules, Source};
 use crate::rt::machine::MachineConfig;
 use crate::south::broker::config::{BrokerConfig, ClientConfig};
 use crate::south::device::DeviceConfig;
@@ -103,6 +106,13 @@ pub struct GatewayConfig {
     pub secrets_dir: PathBuf,
     /// Directory of further profiles. A relative path starts at the configuration file.
     pub profiles_dir: Option<PathBuf>,
+    /// Directory of own rules (docs/rules.md). A file of the name of a shipped one replaces that. A relative path starts at
+    /// the configuration file.
+    pub rules_dir: Option<PathBuf>,
+    /// Rules that are switched off, by name.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub rules_disabled: Vec<RuleName>,
     /// Address of `/metrics` and `/healthz`, loopback only; none if not given.
     #[schemars(with = "Option<String>", extend("format" = "ip-and-port"))]
     pub http: Option<SocketAddr>,
@@ -156,6 +166,10 @@ pub struct Loaded {
     pub settings: Settings,
     /// Every profile that devices may name: the shipped ones, and those of `profiles_dir`, which go first.
     pub profiles: BTreeMap<ProfileName, Profile>,
+    /// The rules that are at work.
+    pub rules: Arc<Rules>,
+    /// The files that they come from.
+    rule_sources: Vec<Source>,
     /// Where relative paths start.
     pub base_dir: PathBuf,
     /// What was read: a file, or a directory.
@@ -225,6 +239,11 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     notes.extend(whole::references(view, &names));
     notes.extend(whole::limits(view, &parts, &known.profiles));
     let partial = assemble::Parts::partial(&root, &walk);
+    let mut ruled = read::Texts::following(&described);
+    let devices = directory::directory(&partial.devices, &partial.clients, &partial.buses, &known.profiles);
+    let catalogue = directory::catalogue(&known.profiles);
+    let field = rules::Field { directory: &devices, catalogue: &catalogue };
+    let read = rules::read(&root, base_dir, files, field, &mut ruled, &mut notes);
     let (mut problems, claims) = whole::told(view, &parts, &partial);
     problems.extend(whole::lacking(&partial, &known.profiles));
     problems.extend(whole::fields(&parts, &partial, &known.profiles));
@@ -241,12 +260,15 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     }
     let mut sources = texts.sources;
     sources.append(described.sources);
-    let report = Report::new(notes, &sources, described.unreadable);
+    sources.append(ruled.sources);
+    let unreadable = [described.unreadable, ruled.unreadable].concat();
+    let report = Report::new(notes, &sources, unreadable);
     match settings {
         Some(settings) if report.clean() => {
             let base_dir = base_dir.to_owned();
-            let path = base_dir.clone();
-            Ok(Loaded { settings, profiles: known.profiles, base_dir, path, warnings: report })
+            let (path, profiles) = (base_dir.clone(), known.profiles);
+            let (rules, rule_sources) = (Arc::new(read.rules), read.sources);
+            Ok(Loaded { settings, profiles, rules, rule_sources, base_dir, path, warnings: report })
         }
         _ => Err(report),
     }

@@ -21,6 +21,7 @@ pub(super) fn resolve(settings: &mut Settings, base: &Path) {
     join(&mut gateway.secrets_dir);
     gateway.socket.iter_mut().for_each(join);
     gateway.profiles_dir.iter_mut().for_each(join);
+    gateway.rules_dir.iter_mut().for_each(join);
     for bus in settings.buses.values_mut() {
         match bus {
             BusConfig::Broker(broker) => {

@@ -3,6 +3,7 @@
 mod external;
 mod field;
 mod files;
+mod rules;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

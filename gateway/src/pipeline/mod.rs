@@ -244,6 +244,7 @@ impl Fold for Pipeline {
             self.care.passed(before_ms, time.t_ms);
         }
         self.time.put(NOW, time.clone());
+        self.rules.passed(time.t_ms);
         self.actions.present(&time);
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);

@@ -44,7 +44,7 @@ fn a_directory_is_read_as_one() {
 }
 
 /// Writes files into a new directory and loads it.
-fn load_files(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Loaded, Report>) {
+pub(super) fn load_files(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Loaded, Report>) {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = directory.path().join(name);
@@ -139,7 +139,7 @@ pseudonym_key_file = "REL"
     let schema = schemars::schema_for!(Settings).to_value().to_string();
     for key in schema.split('"').filter(|key| key.ends_with("_file") || key.ends_with("_dir")) {
         assert!(
-            text.contains(&format!("{key} =")) || key == "profiles_dir",
+            text.contains(&format!("{key} =")) || ["profiles_dir", "rules_dir"].contains(&key),
             "{key} is not resolved by any test"
         );
     }

@@ -14,14 +14,16 @@ pub(super) const DEVICE_EVENTS: [&str; 5] =
     ["device.offline", "device.online", "line.open", "line.shorted", "line.restored"];
 
 /// Events of the box itself.
-pub(super) const GATEWAY_EVENTS: [&str; 21] = [
+pub(super) const GATEWAY_EVENTS: [&str; 24] = [
     "box.cooled",
     "box.flash_worn",
     "box.hot",
-    "box.mains_back",
     "box.mains_lost",
-    "box.power_good",
+    "box.mains_restored",
+    "box.memory_restored",
+    "box.memory_short",
     "box.undervoltage",
+    "box.voltage_restored",
     "bus.offline",
     "bus.online",
     "bus.session_lost",
@@ -34,13 +36,33 @@ pub(super) const GATEWAY_EVENTS: [&str; 21] = [
     "store.restored",
     "store.room",
     "uplink.duplicate_identity",
-    "uplink.heard",
     "uplink.nobody_listens",
+    "uplink.offline",
+    "uplink.online",
+];
+
+/// Events of devices whose profiles are still to come: shipped rules wait for them, and own profiles may tell them.
+pub(super) const COMING_EVENTS: [&str; 8] = [
+    "access.granted",
+    "carbon_monoxide.cleared",
+    "carbon_monoxide.detected",
+    "duress.detected",
+    "exit.requested",
+    "gas.cleared",
+    "gas.detected",
+    "impact.detected",
 ];
 
 /// Those that end another by themselves: the ending one and the one it ends.
-pub(super) const STANDARD_ENDS: [(&str, &str); 3] =
-    [("bus.online", "bus.offline"), ("line.restored", "line.open"), ("line.restored", "line.shorted")];
+pub(super) const STANDARD_ENDS: [(&str, &str); 7] = [
+    ("box.cooled", "box.hot"),
+    ("box.mains_restored", "box.mains_lost"),
+    ("box.memory_restored", "box.memory_short"),
+    ("box.voltage_restored", "box.undervoltage"),
+    ("bus.online", "bus.offline"),
+    ("line.restored", "line.open"),
+    ("line.restored", "line.shorted"),
+];
 
 /// All known device models, by profile.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +89,7 @@ impl Model {
 impl Catalogue {
     pub(super) fn events(&self) -> BTreeSet<&str> {
         let models = self.models.values().flat_map(|model| model.events.iter().map(String::as_str));
-        models.chain(DEVICE_EVENTS).chain(GATEWAY_EVENTS).collect()
+        models.chain(DEVICE_EVENTS).chain(GATEWAY_EVENTS).chain(COMING_EVENTS).collect()
     }
 
     pub(super) fn kinds(&self) -> BTreeSet<&str> {
@@ -80,7 +102,8 @@ impl Catalogue {
 
     /// Whether something says that an event is over: the profile, or a driver.
     pub(super) fn is_ended(&self, profile: &ProfileName, event: &str) -> bool {
-        let by_profile = self.models.get(profile).is_some_and(|m| m.ends.values().any(|ended| ended == event));
+        let by_profile =
+            self.models.get(profile).is_some_and(|m| m.ends.values().any(|ended| ended == event));
         by_profile || STANDARD_ENDS.iter().any(|(_, ended)| *ended == event)
     }
 

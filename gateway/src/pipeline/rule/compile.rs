@@ -41,14 +41,15 @@ impl Rules {
     ) -> (Self, Vec<Finding>) {
         let mut rules = Self::default();
         let mut findings = Vec::new();
-        let names = Names::new(catalogue, directory, sources);
+        let names = Names::new(catalogue, directory);
         let mut first: BTreeMap<&RuleName, &str> = BTreeMap::new();
         for source in sources {
             for (index, config) in source.rules.rule.iter().enumerate() {
                 let mut problems = Vec::new();
                 if let Some(file) = first.insert(&config.name, &source.file) {
                     let message = format!("a rule {:?} stands in {file} already", config.name);
-                    let hint = "give it another name; to replace a shipped rule, name the file like the shipped one";
+                    let hint =
+                        "give it another name; to replace a shipped rule, name the file like the shipped one";
                     problems.push(Problem::error(&["name"], message).hint(hint));
                 }
                 if first.len() == RULES_MAX + 1 {

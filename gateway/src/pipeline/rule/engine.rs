@@ -10,8 +10,8 @@ use super::signals;
 use super::state::{Hit, Kept, Phase, Seen, Standing, Waiting, key, parts, subject};
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::place::Place;
-use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Sample, Telemetry, Value};
-use crate::pipeline::directory::{Directory, Entry, PointType};
+use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
+use crate::pipeline::directory::{Directory, Entry};
 use crate::pipeline::signal::{Clear, Signal};
 use crate::pipeline::table::Table;
 use crate::pipeline::{Now, Part};
@@ -46,13 +46,13 @@ pub(super) struct Turn<'a> {
 
 /// Whom a record is from.
 #[derive(Debug, Clone, Copy)]
-struct Whose<'a> {
+pub(super) struct Whose<'a> {
     /// Its id; of the box itself, with the bus that it speaks of.
-    id: &'a str,
-    device: &'a DeviceRef,
-    place: &'a Place,
-    entry: Option<&'a Entry>,
-    test: bool,
+    pub(super) id: &'a str,
+    pub(super) device: &'a DeviceRef,
+    pub(super) place: &'a Place,
+    pub(super) entry: Option<&'a Entry>,
+    pub(super) test: bool,
 }
 
 impl Engine {
@@ -141,135 +141,20 @@ impl Engine {
     }
 
     /// Any word of a device is a sign of life to rules that watch for silence alone.
-    fn anything(&mut self, rules: &Rules, watched: &Watched, turn: &mut Turn<'_>, whose: &Whose<'_>) {
-        for rule in watched.anything.iter().filter_map(|index| rules.get(*index)) {
-            self.heard(rule, turn, whose);
-        }
-    }
-
-    fn values(
+    pub(super) fn anything(
         &mut self,
         rules: &Rules,
         watched: &Watched,
         turn: &mut Turn<'_>,
         whose: &Whose<'_>,
-        told: &Telemetry,
     ) {
-        for sample in told.samples.iter().filter(|sample| watched.kept.contains(&sample.point)) {
-            self.keep(whose, sample);
-        }
-        let points = if watched.kept.is_empty() { BTreeMap::new() } else { self.points_of(whose) };
-        let mut touched: Vec<usize> = told
-            .samples
-            .iter()
-            .filter_map(|sample| watched.points.get(&sample.point))
-            .flatten()
-            .copied()
-            .collect();
-        touched.sort_unstable();
-        touched.dedup();
-        for rule in touched.into_iter().filter_map(|index| rules.get(index)) {
-            self.judge(rule, turn, whose, told, &points);
-        }
-        // What a driver repeats of a silent device is no word of it.
-        if told.samples.iter().any(|sample| sample.quality == Quality::Good) {
-            self.anything(rules, watched, turn, whose);
-        }
-    }
-
-    fn keep(&mut self, whose: &Whose<'_>, sample: &Sample) {
-        let key = format!("{}/{}", whose.id, sample.point);
-        match sample.value.as_ref().filter(|_| usable(sample.quality)) {
-            Some(value) => self.kept.put(
-                &key,
-                Kept { value: typed(value, whose.entry, &sample.point), quality: sample.quality },
-            ),
-            None => self.kept.remove(&key),
-        }
-    }
-
-    fn points_of(&self, whose: &Whose<'_>) -> BTreeMap<PointName, Value> {
-        let begin = format!("{}/", whose.id);
-        let rows = self.kept.beginning(&begin);
-        rows.filter_map(|(key, kept)| {
-            Some((PointName::new(key.rsplit('/').next()?).ok()?, kept.value.clone()))
-        })
-        .collect()
-    }
-
-    /// Judges the values that a rule looks at.
-    fn judge(
-        &mut self,
-        rule: &Rule,
-        turn: &mut Turn<'_>,
-        whose: &Whose<'_>,
-        told: &Telemetry,
-        points: &BTreeMap<PointName, Value>,
-    ) {
-        let seen = match &rule.config.on.point {
-            Some(point) => match self.value_of(point, whose, told, rule) {
-                Some(seen) => Some((point, seen)),
-                None => return,
-            },
-            None => None,
-        };
-        let (value, quality) = match &seen {
-            Some((_, (value, quality))) => (value.as_ref(), Some(*quality)),
-            None => (None, None),
-        };
-        let params = BTreeMap::new();
-        let scene = scene(whose, value, quality, points, &params);
-        let when = rule.when.as_ref().map_or(Ok(true), |when| when.holds(&scene));
-        if rule.config.absent_s.is_some() {
-            if when == Ok(true) {
-                self.heard(rule, turn, whose);
-            }
-            return;
-        }
-        let key = key_of(&rule.config, whose);
-        let held = self.standing.get(&key).is_some_and(|standing| standing.holding.contains(whose.id));
-        if !held {
-            if when == Ok(true) {
-                let shown = seen.as_ref().map(|(point, (value, _))| (*point, value.as_ref()));
-                let event = signals::of_values(&rule.config, whose.device, whose.place, shown, points);
-                self.begin(rule, turn, whose, event, true);
-            }
-            return;
-        }
-        let over = match &rule.until {
-            Some(until) => until.holds(&scene) == Ok(true),
-            None => when == Ok(false),
-        };
-        if over {
-            self.end(rule, turn, whose.id, whose.place, whose.test);
-        }
-    }
-
-    /// The value that a rule's own point has now. One that cannot be relied on neither begins nor ends anything, unless
-    /// the rule asks for the quality itself.
-    fn value_of(
-        &self,
-        point: &PointName,
-        whose: &Whose<'_>,
-        told: &Telemetry,
-        rule: &Rule,
-    ) -> Option<(Option<Value>, Quality)> {
-        let asks = rule.expressions().any(|expression| expression.names("quality"));
-        match told.samples.iter().rev().find(|sample| sample.point == *point) {
-            Some(sample) if asks || (usable(sample.quality) && sample.value.is_some()) => {
-                let value = sample.value.as_ref().map(|value| typed(value, whose.entry, point));
-                Some((value, sample.quality))
-            }
-            Some(_) => None,
-            None => {
-                let kept = self.kept.get(&format!("{}/{point}", whose.id))?;
-                Some((Some(kept.value.clone()), kept.quality))
-            }
+        for rule in watched.anything.iter().filter_map(|index| rules.get(*index)) {
+            self.heard(rule, turn, whose);
         }
     }
 
     /// A condition arises at a device.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         rule: &Rule,
         turn: &mut Turn<'_>,
@@ -358,7 +243,7 @@ impl Engine {
     }
 
     /// A condition is over at a device.
-    fn end(&mut self, rule: &Rule, turn: &mut Turn<'_>, id: &str, place: &Place, test: bool) {
+    pub(super) fn end(&mut self, rule: &Rule, turn: &mut Turn<'_>, id: &str, place: &Place, test: bool) {
         let name = rule.config.name.as_str();
         let key = key(name, test, &subject(rule.config.per, id, place));
         self.release(turn, &key, id);
@@ -387,7 +272,7 @@ impl Engine {
     }
 
     /// What a rule watches for silence was heard.
-    fn heard(&mut self, rule: &Rule, turn: &mut Turn<'_>, whose: &Whose<'_>) {
+    pub(super) fn heard(&mut self, rule: &Rule, turn: &mut Turn<'_>, whose: &Whose<'_>) {
         let key = key_of(&rule.config, whose);
         if self.standing.get(&key).is_some_and(|standing| standing.phase == Phase::Raised) {
             turn.signals.extend(clear(&key, turn.now));
@@ -506,6 +391,7 @@ const SEEN: &str = "seen ";
 
 impl Part for Engine {
     fn load(&mut self, key: &str, value: &str) -> bool {
+        self.settled = false;
         self.standing.load(key, value) || self.seen.load(key, value) || self.kept.load(key, value)
     }
 
@@ -542,7 +428,7 @@ pub(super) fn clear(key: &str, now: &Now) -> Option<Signal> {
     Some(Signal::Clear(Clear { rule, subject: subject.to_owned(), at: now.at.clone(), test }))
 }
 
-fn key_of(config: &RuleConfig, whose: &Whose<'_>) -> String {
+pub(super) fn key_of(config: &RuleConfig, whose: &Whose<'_>) -> String {
     key(config.name.as_str(), whose.test, &subject(config.per, whose.id, whose.place))
 }
 
@@ -556,10 +442,6 @@ fn wait(config: &RuleConfig) -> Option<(u64, bool)> {
 
 fn active(config: &RuleConfig, turn: &Turn<'_>) -> bool {
     config.active.is_none_or(|hours| hours.hold(&turn.now.at, turn.utc_offset_min))
-}
-
-fn usable(quality: Quality) -> bool {
-    matches!(quality, Quality::Good | Quality::Uncertain)
 }
 
 /// Takes a hit in and says how many count now.
@@ -583,17 +465,7 @@ fn forget(standing: &mut Standing, config: &RuleConfig, t_ms: u64) {
     standing.phase = first.map_or(Phase::Quiet, |due_ms| Phase::Forgetting { due_ms });
 }
 
-/// A value as expressions see it: a whole number of a point that tells fractions is one of those.
-#[expect(clippy::cast_precision_loss, reason = "beyond 53 bits a measured value has no digits left to lose")]
-fn typed(value: &Value, entry: Option<&Entry>, point: &PointName) -> Value {
-    let float = entry.and_then(|entry| entry.points.get(point)) == Some(&PointType::Float);
-    match value {
-        Value::Int(number) if float => Value::Float(*number as f64),
-        other => other.clone(),
-    }
-}
-
-fn scene<'a>(
+pub(super) fn scene<'a>(
     whose: &Whose<'a>,
     value: Option<&'a Value>,
     quality: Option<Quality>,

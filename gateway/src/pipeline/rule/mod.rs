@@ -23,6 +23,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod values;
 
 pub use self::catalogue::{Catalogue, Model};
 pub use self::compile::{Finding, Source};

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::Catalogue;
-use super::compile::Source;
 use super::config::RuleConfig;
 use crate::model::check::Problem;
 use crate::model::ids::{DeviceId, ProfileName};
@@ -24,17 +23,9 @@ pub(super) struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Events that shipped rules wait for count as known: their devices may come later.
-    pub(super) fn new(catalogue: &'a Catalogue, directory: &'a Directory, sources: &'a [Source]) -> Self {
-        let shipped = sources.iter().filter(|source| source.shipped).flat_map(|source| &source.rules.rule);
-        let mut events = catalogue.events();
-        for rule in shipped {
-            events.extend(rule.on.event.as_deref());
-            events.extend(rule.ends.as_deref());
-            events.extend(rule.unless.iter().flat_map(|unless| unless.events.iter().map(String::as_str)));
-        }
+    pub(super) fn new(catalogue: &'a Catalogue, directory: &'a Directory) -> Self {
         Self {
-            events,
+            events: catalogue.events(),
             kinds: catalogue.kinds(),
             points: catalogue.points(),
             profiles: catalogue.models.keys().map(ProfileName::as_str).collect(),

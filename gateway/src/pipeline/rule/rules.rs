@@ -100,7 +100,10 @@ pub(super) fn selects(on: &On, id: &DeviceId, entry: &Entry) -> bool {
     let kind = on.kind.as_ref().is_none_or(|kind| *kind == entry.kind);
     let profile = on.profile.as_ref().is_none_or(|profile| *profile == entry.profile);
     let listed = on.devices.is_empty() || on.devices.contains(id);
-    kind && profile && listed && on.tags.iter().all(|tag| entry.tags.contains(tag)) && lies(&on.place, &entry.place)
+    kind && profile
+        && listed
+        && on.tags.iter().all(|tag| entry.tags.contains(tag))
+        && lies(&on.place, &entry.place)
 }
 
 /// Whether a place is the one that is asked for: what is given must be the same.

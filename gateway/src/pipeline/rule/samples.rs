@@ -33,7 +33,8 @@ pub(super) fn problems(rule: &Rule, directory: &Directory) -> Vec<Problem> {
             let Some(expression) = expression else { continue };
             if let Err(reason) = fits(rule, expression, whom, entry) {
                 let profile = &entry.profile;
-                let message = format!("it does not fit device {:?} (profile {profile:?}): {reason}", id.as_str());
+                let message =
+                    format!("it does not fit device {:?} (profile {profile:?}): {reason}", id.as_str());
                 out.push(Problem::error(&[key], message));
                 return out;
             }
@@ -95,8 +96,14 @@ fn gateway_fits(expression: &Expression) -> Result<(), String> {
     let whom = Whom { id: "gateway", kind: "gateway", profile: "", tags: &tags };
     let answer = |kind| {
         let params = expression.params.iter().map(|name| (name.clone(), sample(kind, 0))).collect();
-        let scene =
-            Scene { value: None, quality: None, points: &points, params: &params, device: whom, place: &place };
+        let scene = Scene {
+            value: None,
+            quality: None,
+            points: &points,
+            params: &params,
+            device: whom,
+            place: &place,
+        };
         expression.holds(&scene)
     };
     let kinds = [PointType::Int, PointType::Text, PointType::Bool, PointType::Float];

@@ -114,7 +114,10 @@ fn alarm(out: &mut Vec<Problem>, rule: &Rule) {
         for (language, words) in [("zh", &text.zh), ("en", &text.en)] {
             if words.is_empty() || words.len() > TEXT_BYTES_MAX {
                 let path: Vec<&str> = path.iter().copied().chain([language]).collect();
-                out.push(Problem::error(&path, format!("1 to {TEXT_BYTES_MAX} bytes, this has {}", words.len())));
+                out.push(Problem::error(
+                    &path,
+                    format!("1 to {TEXT_BYTES_MAX} bytes, this has {}", words.len()),
+                ));
             }
         }
     }

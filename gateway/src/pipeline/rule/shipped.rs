@@ -11,5 +11,4 @@ pub const fn shipped() -> &'static [(&'static str, &'static str)] {
     SHIPPED
 }
 
-const SHIPPED: &[(&str, &str)] =
-    shipped!["access", "box", "device", "emergency", "fall", "fire", "water"];
+const SHIPPED: &[(&str, &str)] = shipped!["access", "box", "device", "emergency", "fall", "fire", "water"];

@@ -38,9 +38,14 @@ pub(super) enum Phase {
     Waiting(Box<Waiting>),
     Raised,
     /// For `absent`: silence is told at `due_ms`.
-    Listening { due_ms: u64, device: String },
+    Listening {
+        due_ms: u64,
+        device: String,
+    },
     /// Hits are forgotten at `due_ms`.
-    Forgetting { due_ms: u64 },
+    Forgetting {
+        due_ms: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -163,7 +163,9 @@ impl Play {
     /// Lets time pass: deadlines fire.
     fn wait(&mut self, until_ms: u64) {
         for _ in 0..DUES_MAX {
-            let Some((due_ms, key)) = self.engine.next_due().filter(|(due, _)| *due <= until_ms) else { return };
+            let Some((due_ms, key)) = self.engine.next_due().filter(|(due, _)| *due <= until_ms) else {
+                return;
+            };
             let mut signals = Vec::new();
             self.engine.passed(due_ms);
             self.engine.fire(&self.now(due_ms), &key, 0, &mut signals);
@@ -209,11 +211,21 @@ impl Play {
             return Some(Body::Telemetry(Telemetry { device, place, samples: samples.collect() }));
         };
         let mut params = step.params.clone();
-        if let Some(event) = self.config.on.event.as_ref().filter(|event| self.ends(&entry.profile, name, event)) {
+        if let Some(event) =
+            self.config.on.event.as_ref().filter(|event| self.ends(&entry.profile, name, event))
+        {
             params.insert("clears".to_owned(), Value::Text(event.as_str().into()));
         }
         let (category, name) = (self.config.raise.category, name.clone());
-        Some(Body::Event(Box::new(Event { device, place, category, name, severity: None, params, text: None })))
+        Some(Body::Event(Box::new(Event {
+            device,
+            place,
+            category,
+            name,
+            severity: None,
+            params,
+            text: None,
+        })))
     }
 
     /// Whether a device of this profile says with one event that another is over.
@@ -233,7 +245,10 @@ fn entry<'a>(
     let (profile, model) = match facts.profile.as_ref().or(config.on.profile.as_ref()) {
         Some(profile) => {
             let model = catalogue.models.get(profile);
-            (profile.clone(), model.ok_or_else(|| format!("there is no profile {:?}", profile.as_str()))?.clone())
+            (
+                profile.clone(),
+                model.ok_or_else(|| format!("there is no profile {:?}", profile.as_str()))?.clone(),
+            )
         }
         None => match fitting(config, trigger, steps.clone(), catalogue) {
             Some((profile, model)) => (profile.clone(), model.clone()),
@@ -258,6 +273,7 @@ fn entry<'a>(
         tags: facts.tags.clone().unwrap_or_else(|| config.on.tags.clone()).into_iter().collect(),
         points,
         events,
+        heartbeat_s: None,
         maintenance: false,
         abilities: Abilities::default(),
     })

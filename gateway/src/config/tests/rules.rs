@@ -1,0 +1,115 @@
+//! Rules in the configuration: shipped ones, own ones, and those that are switched off.
+
+use super::super::*;
+use super::{GOOD, mistakes};
+use crate::model::check::Weight;
+
+/// A device of every shipped profile that speaks MQTT.
+fn everything() -> String {
+    let profiles = crate::south::profile::shipped_profiles().unwrap();
+    let mqtt = profiles.iter().filter(|(_, profile)| profile.mqtt.is_some());
+    let devices = mqtt.map(|(name, _)| {
+        format!("[devices.{name}]\nprofile = \"{name}\"\nclient = \"z2m\"\naddress = \"x-{name}\"\ntags = [\"door\"]\n")
+    });
+    format!("{GOOD}{}", devices.collect::<String>())
+}
+
+#[test]
+fn the_shipped_rules_are_sound_and_their_tests_pass() {
+    let report = check_bytes("gatehouse.toml", everything().as_bytes());
+    assert_eq!(report.text(), "", "{}", report.text());
+}
+
+#[test]
+fn shipped_rules_carry_tests_and_watch_known_events() {
+    let mut names = std::collections::BTreeSet::new();
+    for (file, text) in crate::pipeline::rule::shipped() {
+        let rules: crate::pipeline::rule::config::RuleFile = toml::from_str(text).unwrap();
+        for rule in &rules.rule {
+            assert!(!rule.test.is_empty(), "{file}: {} carries no test", rule.name);
+            assert!(names.insert(rule.name.clone()), "{} stands twice", rule.name);
+            assert!(!rule.raise.text.zh.contains([',', ';', ':']), "{}: half-width punctuation", rule.name);
+        }
+    }
+    for name in ["emergency-button", "tamper", "door-forced", "door-held-open", "smoke", "gas", "water-leak"]
+    {
+        assert!(names.iter().any(|known| known.as_str() == name), "{name} is not shipped");
+    }
+    // The same files as somebody's own, where every name must be known.
+    let files: Vec<(String, String)> = crate::pipeline::rule::shipped()
+        .iter()
+        .map(|(file, text)| (format!("rules/{file}.toml"), (*text).to_owned()))
+        .collect();
+    let tagged = everything()
+        .replace("compound =", "rules_dir = \"rules\"\ncompound =")
+        .replace("tags = [\"door\"]", "tags = [\"door\", \"watched\", \"guard-rail\"]");
+    let mut all = vec![("a.toml".to_owned(), tagged)];
+    all.extend(files);
+    let all: Vec<(&str, &str)> = all.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let (_directory, loaded) = super::files::load_files(&all);
+    let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.text()));
+    assert!(loaded.warnings.findings().iter().all(|finding| !finding.message.starts_with("there is no")));
+}
+
+const OWN: &str = r#"[[rule]]
+name = "mine"
+title = { zh = "甲", en = "mine" }
+on = { event = "button.pressed", devices = ["sos-1"] }
+
+[rule.raise]
+category = "emergency"
+severity = "critical"
+text = { zh = "甲", en = "mine" }
+
+[[rule.test]]
+name = "a press"
+steps = [{ at_s = 0, event = "button.pressed" }]
+raised_s = [0]
+"#;
+
+fn with_own(own: &str, more: &str) -> (tempfile::TempDir, Result<Loaded, Report>) {
+    let main = GOOD.replace("compound =", &format!("rules_dir = \"rules\"\n{more}\ncompound ="));
+    super::files::load_files(&[("a.toml", &main), ("rules/fire.toml", own)])
+}
+
+#[test]
+fn an_own_file_adds_rules_and_replaces_the_shipped_one_of_its_name() {
+    let (_directory, loaded) = with_own(OWN, "rules_disabled = [\"tamper\"]");
+    let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.text()));
+    let names: Vec<&str> = loaded.rules.configs().map(|rule| rule.name.as_str()).collect();
+    assert!(names.contains(&"mine") && names.contains(&"emergency-button"), "{names:?}");
+    assert!(!names.contains(&"smoke") && !names.contains(&"tamper"), "{names:?}");
+}
+
+#[test]
+fn mistakes_in_rules_have_their_places() {
+    let places = |own: &str, more: &str| mistakes(&with_own(own, more).1.unwrap_err());
+    let wrong = OWN.replace("button.pressed\", dev", "button.presed\", dev").replace("severity", "serverity");
+    assert_eq!(places(&wrong, ""), ["8:1 unknown key `serverity`"]);
+    let wrong = OWN.replace("button.pressed\", dev", "button.presed\", dev");
+    assert_eq!(places(&wrong, "")[0], "4:16 there is no event \"button.presed\"");
+    let wrong = OWN.replace("raised_s = [0]", "raised_s = [1]");
+    assert_eq!(places(&wrong, ""), ["14:12 test \"a press\": it is raised at 0 s, and should at 1 s"]);
+    let wrong = OWN.replace("\n[rule.raise]", "when = \"params.x >\"\n[rule.raise]");
+    assert!(places(&wrong, "")[0].starts_with("5:8 "), "{:?}", places(&wrong, ""));
+    assert_eq!(
+        places(OWN, "rules_disabled = [\"tampr\"]"),
+        ["4:19 there is no rule \"tampr\" to switch off"]
+    );
+}
+
+#[test]
+fn further_files_replace_rules_by_name() {
+    let (_directory, loaded) = with_own(OWN, "");
+    let loaded = loaded.unwrap();
+    let before = loaded.rules.len();
+    let changed = OWN.replace("severity = \"critical\"", "severity = \"major\"");
+    let rules = loaded.rules_with(&[("fire.toml".to_owned(), changed.into_bytes())]).unwrap();
+    assert_eq!(rules.len(), before);
+    let mine = rules.configs().find(|rule| rule.name.as_str() == "mine").unwrap();
+    assert_eq!(mine.raise.severity, crate::model::record::Severity::Major);
+    let wrong = OWN.replace("raised_s = [0]", "raised_s = []");
+    let report = loaded.rules_with(&[("x.toml".to_owned(), wrong.into_bytes())]).unwrap_err();
+    let told = report.findings().iter().find(|finding| finding.weight == Weight::Error).unwrap();
+    assert_eq!(told.place.as_ref().map(|place| (place.file.as_str(), place.line)), Some(("x.toml", 14)));
+}

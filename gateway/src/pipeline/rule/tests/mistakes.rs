@@ -1,0 +1,148 @@
+//! What `check` finds in rules.
+
+use super::*;
+
+/// The first finding of a rule with these lines: its path below the rule and its words.
+fn found(lines: &str) -> String {
+    let directory = directory(&[("c1", "door-contact"), ("l1", "door-lock"), ("t1", "climate")]);
+    let (_, findings) = compiled(&rule("r", lines), &directory);
+    let told = |finding: &Finding| {
+        let problem = &finding.problem;
+        let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}: {}{hint}", problem.path[2..].join("."), problem.message)
+    };
+    findings.first().map(told).unwrap_or_default()
+}
+
+#[test]
+fn each_mistake_is_told_at_its_place() {
+    for (lines, said) in [
+        (
+            "on = { event = \"contact.opend\" }",
+            "on.event: there is no event \"contact.opend\" (did you mean \"contact.opened\"?)",
+        ),
+        (
+            "on = { event = \"contact.opened\", kind = \"contakt\" }",
+            "on.kind: there is no kind \"contakt\" (did you mean \"contact\"?)",
+        ),
+        (
+            "on = { event = \"contact.opened\", devices = [\"c9\"] }",
+            "on.devices.0: there is no device \"c9\"",
+        ),
+        (
+            "on = { event = \"contact.opened\", tags = [\"dooor\"] }",
+            "on.tags.0: there is no device with the tag \"dooor\" (did you mean \"door\"?)",
+        ),
+        (
+            "on = { point = \"temperatur\" }\nwhen = \"value > 1\"",
+            "on.point: there is no point \"temperatur\" (did you mean \"temperature\"?)",
+        ),
+        ("on = { point = \"temperature\" }", "on.point: nothing says which values matter"),
+        ("on = { kind = \"contact\" }", "on: nothing says what the rule watches"),
+        (
+            "on = { point = \"temperature\" }\nwhen = \"value > 'a'\"",
+            "when: it does not fit device \"t1\" (profile \"climate\"): ",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"value > 1.5 && value * 2.0 > 3.0\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"points.temprature > 1.5\"",
+            "when: it does not fit device \"t1\" (profile \"climate\"): \"temprature\" is not there; did you mean \"temperature\"?",
+        ),
+        ("on = { point = \"humidity\" }\nwhen = \"value + 1\"", "when: it does not fit device \"t1\""),
+        ("on = { point = \"humidity\" }\nwhen = \"valeu > 1\"", "when: `valeu` is not known"),
+        ("on = { point = \"humidity\" }\nwhen = \"params.x > 1\"", "when: `params` are of the event"),
+        (
+            "on = { event = \"lock.failed\" }\nwhen = \"value > 1\"",
+            "when: `value` and `quality` are of the point",
+        ),
+        ("on = { event = \"lock.failed\" }\nfor_s = 5", "for_s: nothing ends \"lock.failed\""),
+        ("on = { event = \"lock.failed\" }\ncount = 2", "count: `count` and `within_s` belong together"),
+        (
+            "on = { event = \"lock.failed\" }\ncount = 2\nwithin_s = 9\nabsent_s = 60",
+            "absent_s: `absent_s` and `count` exclude each other",
+        ),
+        (
+            "on = { event = \"lock.failed\" }\ndistinct = true",
+            "distinct: `distinct` says what `count` counts",
+        ),
+        (
+            "on = { event = \"lock.failed\" }\nunless = { events = [\"lock.unlokced\"], within_s = 5 }",
+            "unless.events.0: there is no event",
+        ),
+        ("on = { event = \"action.requested\" }", "on.event: \"action.requested\" is the pipeline's own"),
+        (
+            "on = { event = \"lock.failed\" }\nactive = { from = \"07:00\", to = \"07:00\" }",
+            "active: `from` and `to` are the same",
+        ),
+        (
+            "on = { event = \"lock.failed\" }\nescalate = { after_s = 60, to = \"warning\" }",
+            "escalate.to: it is minor already",
+        ),
+        ("on = { event = \"lock.failed\", kind = \"contact\" }", "on: no device of this box is watched"),
+    ] {
+        assert!(
+            found(lines).contains(said) && found(lines).starts_with(said.split(':').next().unwrap()),
+            "{lines}\n{}",
+            found(lines)
+        );
+    }
+}
+
+#[test]
+fn what_is_right_is_not_told() {
+    for lines in [
+        "on = { event = \"contact.opened\" }\nwhen = \"params.user == 5 && place.unit == '1'\"",
+        "on = { point = \"temperature\" }\nwhen = \"value > 30 || points.humidity > 60\"",
+        "on = { point = \"state\" }\nwhen = \"value == 'open' && 'door' in device.tags\"",
+        "on = { kind = \"sensor\" }\nabsent_s = 60",
+        "on = { event = \"device.offline\" }\nends = \"device.online\"\nfor_s = 5",
+    ] {
+        assert_eq!(found(lines), "", "{lines}");
+    }
+}
+
+#[test]
+fn a_test_that_fails_says_what_came() {
+    let test = |lines: &str| {
+        format!("on = {{ event = \"contact.opened\" }}\nfor_s = 60\n[[rule.test]]\nname = \"t\"\n{lines}")
+    };
+    let text = |lines: &str| {
+        // The tests stand behind [rule.raise].
+        let rule = rule("r", "on = { event = \"contact.opened\" }\nfor_s = 60");
+        format!("{rule}[[rule.test]]\nname = \"t\"\n{lines}")
+    };
+    assert!(test("").contains("for_s"));
+    let directory = directory(&[("c1", "door-contact")]);
+    let found = |lines: &str| compiled(&text(lines), &directory).1;
+    let opened = "steps = [{ at_s = 1, event = \"contact.opened\" }]\n";
+    assert!(found(&format!("{opened}raised_s = [61]")).is_empty());
+    let late = found(&format!("{opened}raised_s = [60]\ncleared_s = [99]"));
+    let told: Vec<&str> = late.iter().map(|finding| finding.problem.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "test \"t\": it is raised at 61 s, and should at 60 s",
+            "test \"t\": it ends never, and should at 99 s"
+        ]
+    );
+    assert_eq!(late[0].problem.path, ["rule", "0", "test", "0", "raised_s"]);
+    let order =
+        found("steps = [{ at_s = 9, event = \"contact.opened\" }, { at_s = 1, event = \"contact.closed\" }]");
+    assert_eq!(order[0].problem.path, ["rule", "0", "test", "0", "steps", "1"]);
+}
+
+#[test]
+fn names_stand_once_and_rules_are_bounded() {
+    let directory = directory(&[("l1", "door-lock")]);
+    let lines = "on = { event = \"lock.failed\" }";
+    let (_, findings) = compiled(&(rule("r", lines) + &rule("r", lines)), &directory);
+    assert_eq!(findings[0].problem.message, "a rule \"r\" stands in own already");
+    let many: String =
+        (0..=crate::model::limits::RULES_MAX).map(|number| rule(&format!("r{number}"), lines)).collect();
+    let (_, findings) = compiled(&many, &directory);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].problem.message, "with this rule there are more than 1000 rules");
+}

@@ -1,9 +1,0 @@
-//! The rules that come with Gatehouse.
-
-use super::super::*;
-use crate::pipeline::directory::Directory;
-
-#[test]
-fn placeholder() {
-    let _ = Directory::default();
-}
