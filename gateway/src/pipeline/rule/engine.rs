@@ -191,7 +191,10 @@ impl Engine {
             Phase::Waiting(_) => self.standing.put(&key, standing),
             Phase::Raised => {
                 self.standing.put(&key, standing);
-                turn.signals.push(signals::raise(config, &key, &turn.now.at, condition, true));
+                // What has to hold or wait first does not count again at once.
+                if wait(config).is_none() && active(config, turn) {
+                    turn.signals.push(signals::raise(config, &key, &turn.now.at, condition, true));
+                }
             }
             _ => match wait(config) {
                 Some((wait_ms, firm)) => {
@@ -294,7 +297,8 @@ impl Engine {
             let name = rule.config.name.as_str();
             let same = subject(unless.same, whose.id, whose.place);
             let within_ms = u64::from(unless.within_s).saturating_mul(1_000);
-            let due_ms = turn.now.t_ms.saturating_add(within_ms);
+            // Just after the last moment that it explains: deadlines fire before what comes at the same time.
+            let due_ms = turn.now.t_ms.saturating_add(within_ms).saturating_add(1);
             let seen = Seen { t_ms: turn.now.t_ms, due_ms };
             self.seen.put(&key(name, whose.test, &same), seen);
             let begin = key(name, whose.test, "");
@@ -319,7 +323,7 @@ impl Engine {
         let Some(unless) = &config.unless else { return false };
         let same = subject(unless.same, whose.id, whose.place);
         let seen = self.seen.get(&key(config.name.as_str(), whose.test, &same));
-        seen.is_some_and(|seen| turn.now.t_ms <= seen.due_ms)
+        seen.is_some_and(|seen| turn.now.t_ms < seen.due_ms)
     }
 
     /// The deadline of a row has come.

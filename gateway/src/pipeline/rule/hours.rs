@@ -23,7 +23,8 @@ impl TryFrom<String> for DayTime {
 
     fn try_from(text: String) -> Result<Self, String> {
         let part = |part: &str, most: u16| {
-            part.parse().ok().filter(|number: &u16| part.len() == 2 && *number <= most)
+            let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+            part.parse().ok().filter(|number: &u16| digits && *number <= most)
         };
         text.split_once(':')
             .and_then(|(hours, minutes)| Some(Self { minutes: part(hours, 23)? * 60 + part(minutes, 59)? }))

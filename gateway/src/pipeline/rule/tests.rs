@@ -89,6 +89,8 @@ struct Bench {
     engine: engine::Engine,
     directory: Directory,
     told: Vec<String>,
+    rules: Arc<Rules>,
+    rows: BTreeMap<String, String>,
     /// The wall clock at the pipeline's time 0, milliseconds.
     clock_ms: i64,
     trust: ClockTrust,
@@ -99,8 +101,10 @@ impl Bench {
         let directory = directory(devices);
         let (rules, findings) = compiled(text, &directory);
         assert!(findings.is_empty(), "{findings:#?}");
-        let engine = engine::Engine::new(Arc::new(rules), Arc::new(directory.clone()));
-        Self { engine, directory, told: Vec::new(), clock_ms: 0, trust: ClockTrust::Ntp }
+        let rules = Arc::new(rules);
+        let engine = engine::Engine::new(Arc::clone(&rules), Arc::new(directory.clone()));
+        let (told, rows) = (Vec::new(), BTreeMap::new());
+        Self { engine, directory, told, rules, rows, clock_ms: 0, trust: ClockTrust::Ntp }
     }
 
     fn now(&self, t_ms: u64) -> Now {
@@ -178,19 +182,33 @@ impl Bench {
     }
 
     /// What is stored, as the journal would hold it.
-    fn stored(&self) -> Vec<(String, String)> {
-        let mut rows = Vec::new();
-        self.engine.unsaved(&mut rows);
-        rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    fn stored(&mut self) -> &BTreeMap<String, String> {
+        let mut changed = Vec::new();
+        self.engine.unsaved(&mut changed);
+        for (key, value) in changed {
+            match value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+        self.engine.commit(true);
+        &self.rows
     }
 
-    /// A restart with other rules and devices.
-    fn restart(&mut self, text: &str, devices: &[(&str, &str)]) {
-        let rows = self.stored();
-        let told = std::mem::take(&mut self.told);
-        *self = Self { told, clock_ms: self.clock_ms, ..Self::new(text, devices) };
-        for (key, value) in rows {
-            assert!(self.engine.load(&key, &value), "{key}");
+    /// A restart with the same rules and devices.
+    fn resume(&mut self) {
+        self.stored();
+        self.engine = engine::Engine::new(Arc::clone(&self.rules), Arc::new(self.directory.clone()));
+        for (key, value) in &self.rows {
+            assert!(self.engine.load(key, value), "{key}");
         }
+    }
+
+    /// A restart with others.
+    fn restart(&mut self, text: &str, devices: &[(&str, &str)]) {
+        self.stored();
+        let (told, rows) = (std::mem::take(&mut self.told), std::mem::take(&mut self.rows));
+        *self = Self { told, rows, clock_ms: self.clock_ms, ..Self::new(text, devices) };
+        self.resume();
     }
 }

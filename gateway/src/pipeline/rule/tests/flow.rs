@@ -222,7 +222,7 @@ fn restarts_at_any_point_change_nothing() {
         let mut restarted = Bench::new(&text, DOORS);
         for (at_s, what, value) in steps {
             if random.u8(0..5) == 0 {
-                restarted.restart(&text, DOORS);
+                restarted.resume();
             }
             for bench in [&mut straight, &mut restarted] {
                 match what {
