@@ -112,8 +112,6 @@ const WALL_TIME: &[&str] = &[
     "console/status.rs",
     "model/clock.rs",
     "model/stamp.rs",
-    // Across a restart, and for the hours of the day in which a rule looks.
-    "pipeline/rule/hours.rs",
     "north/contract/down.rs",
     "north/contract/envelope.rs",
     "north/contract/status.rs",
@@ -124,6 +122,10 @@ const WALL_TIME: &[&str] = &[
     "north/notify/sign.rs",
     "north/notify/words.rs",
     // The time off between two boots, where both clocks could be trusted.
+    "pipeline/time.rs",
+    // The hours of the day in which a rule looks, and those of a rule's test.
+    "pipeline/rule/hours.rs",
+    "pipeline/rule/trial.rs",
     "rt/clock.rs",
     "rt/keeper.rs",
     "rt/timesource.rs",
