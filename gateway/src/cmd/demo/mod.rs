@@ -1,8 +1,11 @@
-//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients, a Modbus module and the gateway in one process,
-//! an outage in the middle, and the sum at the end.
+//! `gatehouse demo`: a platform's broker, a compound of real MQTT clients, a Modbus module, a speaker and the gateway in one
+//! process; an outage in the middle, in which a button is pressed and the speaker speaks; an operator who takes that alarm
+//! when the line is back; and the sum at the end.
 
 mod compound;
 mod field;
+mod guard;
+mod operator;
 mod platform;
 mod proxy;
 mod view;
@@ -20,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::compound::{Account, Said, Talker};
 use self::field::Module;
+use self::guard::Speaker;
 use self::platform::PlatformBroker;
 use self::proxy::Cable;
 use self::view::{Received, View};
 use super::run::Daemon;
 use crate::config::{self, BusConfig, Loaded, UplinkTable};
+use crate::model::command::is_tick;
 use crate::model::ids::ClientName;
 use crate::model::record::{Body, Class};
 use crate::rt::board::MemoryStatus;
@@ -33,6 +38,14 @@ use crate::store::Read;
 
 /// The demo's compound, as any configuration.
 const CONFIG: &str = include_str!("../../../../config/examples/demo/gatehouse.toml");
+const RULES: &str = include_str!("../../../../config/examples/demo/rules/emergency.toml");
+
+/// The button that is pressed once, its account, and that of the speaker.
+const CLINIC_BUTTON: &str = "sos-clinic";
+const CLINIC: &str = "clinic";
+const GUARD_ROOM: &str = "guard-room";
+/// When it is pressed: the uplink is cut since [`CUT_AFTER`].
+const PRESS_AFTER: Duration = Duration::from_secs(10);
 
 /// When the uplink is cut, and for how long.
 const CUT_AFTER: Duration = Duration::from_secs(8);
@@ -71,6 +84,18 @@ struct Sum {
     /// Presses at the Modbus module, and those of them that were recorded.
     pressed: u64,
     pressed_recorded: u64,
+    /// The alarm of the clinic's button; none where the demo ended before.
+    help: Option<Help>,
+}
+
+/// What became of the call for help while the uplink was cut.
+#[derive(Debug, Default)]
+struct Help {
+    /// The speaker spoke before the line was back.
+    spoken_in_time: bool,
+    /// The platform saw the alarm acknowledged, handled and closed.
+    over: bool,
+    life: Vec<String>,
 }
 
 /// Runs the demo; an error if anything was lost.
@@ -93,6 +118,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     println!("delivered again, same id 重复送达      {:>8}", sum.duplicated);
     println!("lost 丢失                              {:>8}", sum.lost);
     println!("acknowledged and not on disk 应答后丢失 {:>7}", sum.forgotten);
+    if let Some(help) = &sum.help {
+        println!("the call for help from the clinic, as the platform saw it 诊所求助的全过程:");
+        for line in &help.life {
+            println!("{line}");
+        }
+    }
     let memory = &sum.memory;
     if memory.losses > 0 {
         let dropped: u64 = memory.dropped.values().sum();
@@ -109,6 +140,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     if sum.pressed != sum.pressed_recorded {
         bail!("{} presses at the Modbus module, {} recorded", sum.pressed, sum.pressed_recorded);
+    }
+    if let Some(help) = sum.help.filter(|help| !help.spoken_in_time || !help.over) {
+        bail!(
+            "the call for help: spoken while the uplink was cut: {}; acknowledged, handled and closed: {}",
+            help.spoken_in_time,
+            help.over
+        );
     }
     Ok(())
 }
@@ -141,12 +179,13 @@ async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Durati
     let platform = PlatformBroker::start().await?;
     let cable = Cable::lay(platform.address).await.context("the demo's uplink could not be laid")?;
     let mut module = Module::start().await.context("the demo's Modbus module could not be started")?;
-    let Prepared { mut loaded, accounts, port } = prepare(folder, &cable, &module)?;
+    let Prepared { mut loaded, mut accounts, port } = prepare(folder, &cable, &module)?;
     if let Some(dir) = data_dir {
         loaded.settings.gateway.data_dir = dir;
     }
     let root = loaded.settings.uplinks.values().map(|UplinkTable::Mqtt(uplink)| uplink.root.clone()).next();
-    let view = View::open(platform.address, &root.unwrap_or_default()).await?;
+    let gateway = loaded.settings.gateway.name.clone();
+    let view = View::open(platform.address, &root.unwrap_or_default(), &gateway).await?;
     println!(
         "compound 小区: {} devices, {} accounts; gateway on 127.0.0.1:{port}; platform on {}",
         loaded.settings.devices.len(),
@@ -155,23 +194,38 @@ async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Durati
     );
     let mut daemon = Daemon::start(&loaded)?;
     daemon.ready().await;
+    let mut take = |name: &str| {
+        let name = ClientName::new(name)?;
+        let account = accounts.remove(&name).with_context(|| format!("the demo has no account {name}"))?;
+        Ok::<_, anyhow::Error>((name, account))
+    };
+    let ((clinic, clinic_account), (guard, guard_account)) = (take(CLINIC)?, take(GUARD_ROOM)?);
+    let speaker = Speaker::start(port, &guard, &guard_account)?;
+    let mut scenario = Scenario { press: Some((port, clinic, clinic_account)), speaker, help: None };
     let hush = CancellationToken::new();
     let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
     module.animate(&hush, fastrand::u64(..));
 
-    watch(&view, &cable, &daemon, runs_for).await?;
+    watch(&view, &cable, &daemon, &mut scenario, runs_for).await?;
     cable.mend();
     hush.cancel();
     while devices.join_next().await.is_some() {}
     module.settle().await;
-    drain(&view, &daemon).await;
+    drain(&view, &daemon, &cable, &mut scenario).await?;
 
     let stored = stored(&daemon)?;
     let memory = daemon.board().snapshot().store.memory;
     let mut sum = sum_up(&said, &stored, &view.received(), memory);
     sum.pressed = module.presses();
     sum.pressed_recorded = stored.presses.get(field::BUTTON).copied().unwrap_or_default();
+    sum.help = scenario.help.take();
+    if let Some(help) = &mut sum.help {
+        let received = view.received();
+        let alarm = received.lives.alarm_of(CLINIC_BUTTON).map(str::to_owned).unwrap_or_default();
+        (help.life, help.over) = (received.lives.life(&alarm), received.lives.is_over(&alarm));
+    }
     daemon.stop().await?;
+    scenario.speaker.remove().await;
     module.remove().await;
     view.close().await;
     cable.remove().await;
@@ -206,7 +260,9 @@ struct Prepared {
 fn prepare(folder: &Path, cable: &Cable, module: &Module) -> anyhow::Result<Prepared> {
     let secrets = folder.join("secrets");
     fs::create_dir(&secrets)?;
+    fs::create_dir(folder.join("rules"))?;
     fs::write(folder.join("gatehouse.toml"), CONFIG)?;
+    fs::write(folder.join("rules/emergency.toml"), RULES)?;
     // Names of the accounts are needed to make their secrets, which `load` wants to see.
     let table: toml::Table = CONFIG.parse().context("the demo's configuration is no TOML")?;
     let names =
@@ -258,12 +314,54 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// The call for help: a button that is pressed while the uplink is cut, the speaker that speaks then, and the operator
+/// who takes the alarm afterwards.
+#[derive(Debug)]
+struct Scenario {
+    /// The broker's port and the button's account, until it was pressed.
+    press: Option<(u16, ClientName, Account)>,
+    speaker: Speaker,
+    help: Option<Help>,
+}
+
+impl Scenario {
+    #[expect(clippy::print_stdout, reason = "the command's output")]
+    async fn go_on(&mut self, age: Duration, cable: &Cable, view: &View) -> anyhow::Result<()> {
+        if age >= PRESS_AFTER
+            && let Some((port, name, account)) = self.press.take()
+        {
+            guard::press(port, &name, &account).await?;
+            println!("== the clinic's button is pressed 诊所按下紧急按钮 ==");
+            self.help = Some(Help::default());
+        }
+        for text in self.speaker.take() {
+            println!("  speaker 音箱  “{text}”, uplink {}", if cable.is_whole() { "up" } else { "DOWN" });
+            if let Some(help) = &mut self.help {
+                help.spoken_in_time |= !cable.is_whole();
+            }
+        }
+        if cable.is_whole() && self.help.is_some() {
+            let order = {
+                let lives = &mut view.received().lives;
+                let alarm = lives.alarm_of(CLINIC_BUTTON).map(str::to_owned);
+                alarm.and_then(|alarm| lives.next_order(&alarm))
+            };
+            if let Some(order) = order {
+                println!("  operator 值班员  {}", order["command"].as_str().unwrap_or_default());
+                view.order(&order).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Shows what arrives, cuts and mends, until the time is over or Ctrl-C.
 #[expect(clippy::print_stdout, reason = "the command's output")]
 async fn watch(
     view: &View,
     cable: &Cable,
     daemon: &Daemon,
+    scenario: &mut Scenario,
     runs_for: Option<Duration>,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
@@ -286,6 +384,7 @@ async fn watch(
             cable.mend();
             println!("== the uplink is restored 上行恢复 ==");
         }
+        scenario.go_on(age, cable, view).await?;
         if Instant::now() >= next_sum {
             next_sum += SUM_EVERY;
             println!("-- {} s: {}", age.as_secs(), progress(view, daemon));
@@ -321,18 +420,25 @@ fn show(view: &View) {
     }
 }
 
-/// Waits until everything stored has arrived.
-async fn drain(view: &View, daemon: &Daemon) {
+/// Waits until everything stored has arrived, and the operator is done.
+async fn drain(view: &View, daemon: &Daemon, cable: &Cable, scenario: &mut Scenario) -> anyhow::Result<()> {
     let deadline = Instant::now() + DRAIN_MAX;
     while Instant::now() < deadline {
         show(view);
-        if let Ok(stored) = stored(daemon)
+        scenario.go_on(Duration::ZERO, cable, view).await?;
+        let busy = scenario.help.is_some() && {
+            let received = view.received();
+            !received.lives.alarm_of(CLINIC_BUTTON).is_some_and(|alarm| received.lives.is_over(alarm))
+        };
+        if !busy
+            && let Ok(stored) = stored(daemon)
             && view.received().missing(&stored.ids).is_empty()
         {
-            return;
+            return Ok(());
         }
         tokio::time::sleep(SHOW_EVERY).await;
     }
+    Ok(())
 }
 
 /// What stands in the journal: the id of every record, and how many presses of each button.
@@ -358,7 +464,10 @@ fn stored(daemon: &Daemon) -> anyhow::Result<Stored> {
                 {
                     *stored.presses.entry(event.device.id.to_string()).or_default() += 1;
                 }
-                stored.ids.insert(record.id());
+                // Ticks of the pipeline go to nobody.
+                if !is_tick(&record) {
+                    stored.ids.insert(record.id());
+                }
             }
         }
     }

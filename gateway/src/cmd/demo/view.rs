@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions, QoS};
 use serde_json::Value;
 use tokio::task::JoinSet;
+
+use super::operator::Lives;
+use crate::model::ids::GatewayName;
 
 /// Largest packet of a gateway: 16 KiB of payload, and its topic.
 const PACKET_BYTES_MAX: u32 = 20 * 1024;
@@ -21,6 +24,8 @@ pub(super) struct Received {
     pub(super) replayed: u64,
     /// The highest connection number seen in `up/state`, and whether it said online.
     pub(super) state: Option<(u64, bool)>,
+    /// The lives of alarms.
+    pub(super) lives: Lives,
     lines: Vec<String>,
 }
 
@@ -57,6 +62,11 @@ impl Received {
                 ));
             }
             return;
+        }
+        if topic.ends_with("/up/alarm") {
+            self.lives.take_alarm(&message);
+        } else if topic.ends_with("/up/command/result") {
+            self.lives.take_result(&message);
         }
         let replay = message["replay"].as_bool().unwrap_or(false);
         if let Some(records) = data["records"].as_array() {
@@ -98,12 +108,14 @@ fn line(message: &Value, replay: bool) -> String {
 #[derive(Debug)]
 pub(super) struct View {
     received: Arc<Mutex<Received>>,
+    client: AsyncClient,
+    down: String,
     tasks: JoinSet<()>,
 }
 
 impl View {
     /// Subscribes to everything that goes up, and returns when the broker has agreed.
-    pub(super) async fn open(platform: SocketAddr, root: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(platform: SocketAddr, root: &str, gateway: &GatewayName) -> anyhow::Result<Self> {
         let mut options = MqttOptions::new("demo-platform", (platform.ip().to_string(), platform.port()));
         options.set_keep_alive(10).set_max_packet_size(Some(PACKET_BYTES_MAX));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
@@ -115,7 +127,7 @@ impl View {
             }
         }
         let received = Arc::new(Mutex::new(Received::default()));
-        let writer = Arc::clone(&received);
+        let (writer, orderer) = (Arc::clone(&received), client.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
@@ -135,7 +147,15 @@ impl View {
                 }
             }
         });
-        Ok(Self { received, tasks })
+        let down = format!("{root}/v1/{gateway}/down/command");
+        Ok(Self { received, client: orderer, down, tasks })
+    }
+
+    /// Sends a command down.
+    pub(super) async fn order(&self, order: &Value) -> anyhow::Result<()> {
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        self.client.publish_tracked(&self.down, order.to_string(), options).await?;
+        Ok(())
     }
 
     pub(super) fn received(&self) -> MutexGuard<'_, Received> {
