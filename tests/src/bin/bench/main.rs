@@ -4,6 +4,7 @@
 //! Everything runs on the same cores: devices, the line, the platform's broker and the far end. Nothing is pinned. So
 //! ratios within a run mean something, milliseconds only beside the harness's own floor, which is measured too.
 
+mod alarms;
 mod counters;
 mod field;
 mod lines;
@@ -22,7 +23,7 @@ use measures::Spans;
 use report::Findings;
 
 const USAGE: &str =
-    "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start,modbus] [--against PROGRAM] [--dry]
+    "usage: bench [--quick] [--rounds N] [--only load,trickle,outage,start,modbus,alarms] [--against PROGRAM] [--dry]
 
 --quick     a minute or two instead of ten, and one round
 --rounds    rounds of the measures under load, 3 if not given
@@ -132,6 +133,12 @@ async fn main() {
             "bench: Modbus polls/s: {:.1?}, {:.1?}",
             found.polls_per_s, found.polls_beside_silent_per_s
         );
+    }
+    if args.wants("alarms") {
+        for rules in [10, 1_000] {
+            found.alarms.push(alarms::alarms(rules).await);
+        }
+        eprintln!("bench: {:.2?}", found.alarms);
     }
     if args.wants("trickle") {
         for (contender, written) in [(&ours, &mut found.ours_written), (&peer, &mut found.peer_written)] {

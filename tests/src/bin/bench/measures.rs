@@ -216,6 +216,8 @@ pub struct Outage {
     pub first_s: f64,
     pub drained_per_s: f64,
     pub live_p99_ms: f64,
+    /// Seconds of a rehearsal over all these records.
+    pub rehearse_s: Option<f64>,
 }
 
 /// Live events a second while the backlog is drained.
@@ -266,6 +268,10 @@ pub async fn outage(contender: &Contender, events: u64) -> Outage {
     let backlog = sink.take(BACKLOG);
     assert!(backlog.count >= waiting, "{} of {waiting} came back", backlog.count);
     line.stop().await;
+    let rehearse_s = match contender {
+        Contender::Gateway(_) => Some(crate::alarms::rehearse_s(&line.folder().join("gatehouse.toml"))),
+        Contender::Bridge => None,
+    };
     let (first, last) = backlog.first.zip(backlog.last).expect("something came");
     let live = Seen { latencies_ms, ..backlog };
     Outage {
@@ -274,6 +280,7 @@ pub async fn outage(contender: &Contender, events: u64) -> Outage {
         first_s: (first - returned).as_secs_f64(),
         drained_per_s: waiting as f64 / (last - first).as_secs_f64().max(1e-9),
         live_p99_ms: live.quantile(0.99),
+        rehearse_s,
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use gatehouse_tests::{gateway, mosquitto};
 
+use crate::alarms::{self, Alarms};
 use crate::counters;
 use crate::field;
 use crate::lines::{BRIDGE, DEVICES, PACING};
@@ -28,6 +29,8 @@ pub struct Findings {
     pub polls_per_s: Option<f64>,
     /// The same units at 1 s, some of them silent.
     pub polls_beside_silent_per_s: Option<f64>,
+    /// With few rules and with many.
+    pub alarms: Vec<Alarms>,
     pub ours_outage: Option<Outage>,
     pub peer_outage: Option<Outage>,
 }
@@ -228,6 +231,28 @@ impl Findings {
             95.0,
             self.polls_beside_silent_per_s,
         ));
+        rows.extend(self.alarm_rows());
+        rows
+    }
+
+    fn alarm_rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if let [few, many] = self.alarms.as_slice() {
+            let what = format!(
+                "press to the speaker's order behind its PUBACK, p99, {} rules, {} points, {}/s beside it",
+                many.rules,
+                alarms::POINTS,
+                alarms::TRAFFIC
+            );
+            rows.push(Row::new(&what, "ms", Bar::AtMost(10.0), &[many.behind_ms()], &[]));
+            let what =
+                format!("CPU for 10 000 messages of values, {} rules; peer: {} rules", many.rules, few.rules);
+            rows.push(Row::new(&what, "s", Bar::RatioAtMost(3.0), &[many.traffic_cpu_s], &[few.traffic_cpu_s]));
+        }
+        if let Some((seconds, outage)) = self.ours_outage.as_ref().and_then(|all| Some((all.rehearse_s?, all))) {
+            let what = format!("rehearsal of {} records", outage.waiting);
+            rows.push(Row::new(&what, "s", Bar::AtMost(60.0), &[seconds], &[]));
+        }
         rows
     }
 
