@@ -43,7 +43,8 @@ text = { zh = "紧急按钮", en = "emergency button" }
 params = { mark = "/mark", text = "/text" }
 "#;
 
-/// The pacing of the gateway, opened: reconnection and backlog at once, no limit on the backlog's rate.
+/// The pacing of the gateway, opened: reconnection and backlog at once, the backlog just above its bar, so that live events keep
+/// their latency.
 pub const PACING: &str = "reconnect_max_s = 1\nreconnect_critical_max_s = 1\nbacklog_delay_max_s = 0\n\
                           backlog_per_s = 12000\ninflight = 256\n";
 
