@@ -75,7 +75,7 @@ fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
     let alarms = loaded.settings.gateway.alarms.clone();
     let care = care_of(loaded);
     let utc_offset_min = loaded.settings.gateway.utc_offset_min;
-    Plan { rules, directory: Arc::new(directory), alarms, care, utc_offset_min, ..Plan::default() }
+    Plan { rules, directory: Arc::new(directory), alarms, care, utc_offset_min }
 }
 
 /// The way from the journal's writer to the executor of actions.

@@ -29,7 +29,7 @@ pub(super) fn spawn_notifiers(
             store: store.clone(),
             clock: Arc::clone(clock),
             board: Arc::clone(board),
-            timeout: notify::TIMEOUT,
+            patience: notify::Patience::default(),
         };
         supervisor.spawn(Stage::North, &format!("notifier {name}"), move |unit| {
             let parts = parts.clone();

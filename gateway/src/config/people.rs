@@ -18,17 +18,10 @@ pub(super) fn problems(
     profiles: &BTreeMap<ProfileName, Profile>,
 ) -> Vec<Problem> {
     let known = directory::directory(&partial.devices, &partial.clients, &partial.buses, profiles);
-    let facts = |id: &DeviceId| {
-        known.devices.get(id).map(|entry| care::Facts {
-            points: entry.points.keys().cloned().collect(),
-            events: entry.events.clone(),
-            heartbeat_s: entry.heartbeat_s,
-        })
-    };
     let exists = |id: &DeviceId| devices.contains(id.as_str());
     let mut out = Vec::new();
     for (name, household) in &parts.care {
-        out.extend(care::problems(name, household, &facts, &exists));
+        out.extend(care::problems(name, household, &known, &exists));
     }
     for (name, NotifierTable::Webhook(webhook)) in &parts.notifiers {
         out.extend(webhook.problems(name));

@@ -3,6 +3,7 @@
 mod external;
 mod field;
 mod files;
+mod people;
 mod rules;
 
 use std::fmt::Write as _;

@@ -22,14 +22,16 @@ pub const ACTION_REPORTED: &str = "action.reported";
 /// How the ids of questions end that care asks at a household's own speaker: they are no alarms, and stay in the box.
 pub const ASKED_BY_CARE: &str = "-care-ask";
 
-/// Whether an event tells of such a question.
+/// Whether an event tells of such a question: that it was asked, what became of it, or why it was not.
 pub fn is_question_of_care(event: &Event) -> bool {
-    let named = [ACTION_REQUESTED, ACTION_REPORTED].contains(&event.name.as_str());
-    let Some(Value::Text(id)) = event.params.get("action").filter(|_| named && event.device.is_gateway())
-    else {
-        return false;
+    let named = |key: &str| match event.params.get(key) {
+        Some(Value::Text(id)) => {
+            let alarm = id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm);
+            alarm.ends_with(ASKED_BY_CARE)
+        }
+        _ => false,
     };
-    id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm).ends_with(ASKED_BY_CARE)
+    event.device.is_gateway() && event.name.starts_with("action.") && (named("action") || named("alarm"))
 }
 
 /// What is known to have happened, as [`Report::detail`] of one that went well; different answers to a commander.

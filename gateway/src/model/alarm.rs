@@ -26,6 +26,7 @@ pub enum AlarmState {
 
 /// A change in the life of an alarm, with the whole state after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts apart from each other, as they stand in records")]
 pub struct Alarm {
     /// Identity of the condition over its whole life.
     pub alarm: String,

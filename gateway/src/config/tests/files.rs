@@ -129,6 +129,12 @@ cert_file = "REL"
 key_file = "REL"
 [uplinks.u.mqtt.filter]
 pseudonym_key_file = "REL"
+[notifiers.n.webhook]
+kind = "dingtalk"
+url_file = "REL"
+secret_file = "REL"
+ca_file = "REL"
+template_file = "REL"
 "#;
     let (directory, loaded) = load_files(&[("a.toml", text)]);
     let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.text()));

@@ -4,4 +4,5 @@ mod docs;
 pub(super) mod fixtures;
 mod golden;
 mod messages;
+mod private;
 mod properties;

@@ -240,6 +240,7 @@ pub struct Event {
 
 /// The whole state of one alarm. Keep the one with the highest `rev`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "facts apart from each other, as platforms read them")]
 pub struct Alarm {
     /// The compound (小区).
     pub compound: String,

@@ -51,6 +51,9 @@ use shell::{Came, Shell};
 const TAKEOVERS_MAX: usize = 3;
 const TAKEOVER_WINDOW_MS: u64 = 600_000;
 
+/// A platform that could not be reached for so long is told as offline: brokers are restarted within a minute.
+const OFFLINE_AFTER_MS: u64 = 60_000;
+
 /// What a link works with.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -142,6 +145,9 @@ impl Link {
             self.report(&error, came, &mut shell.echo);
             if history.duplicate {
                 shell.tell_duplicate(now_ms);
+            }
+            if history.down_ms(now_ms) >= OFFLINE_AFTER_MS {
+                shell.tell_offline(&error.to_string());
             }
             let outage = Outage { critical: shell.engine.critical_waits(), ..history.outage(now_ms) };
             let delay_ms = match error {
@@ -258,9 +264,13 @@ impl History {
         self.duplicate = matches!(error, LinkError::TakenOver) && self.takeovers_ms.len() >= TAKEOVERS_MAX;
     }
 
+    fn down_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.down_since_ms)
+    }
+
     fn outage(&self, now_ms: u64) -> Outage {
         Outage {
-            down_ms: now_ms.saturating_sub(self.down_since_ms),
+            down_ms: self.down_ms(now_ms),
             failures: self.failures,
             busy: self.busy,
             critical: false,

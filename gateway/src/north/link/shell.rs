@@ -1,6 +1,7 @@
 //! Carries out what the engine asks for beside publishing: cursors, settlements, events, the board, the counters. Also
 //! while there is no connection.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,6 +15,7 @@ use crate::model::ids::Epoch;
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::refusal::Refusal;
+use crate::model::roll::Listed;
 use crate::model::stamp::Stamp;
 use crate::north::commands::Authority;
 use crate::north::contract::CommandResult;
@@ -34,6 +36,10 @@ const BOARD_MS: u64 = 250;
 const DUPLICATE_EVENT_MS: u64 = 3_600_000;
 /// Foreign states in the place of ours that mean a second box.
 const FOREIGN_STATES_MAX: u32 = 2;
+/// The event that a platform cannot be reached for long.
+const UPLINK_OFFLINE: &str = "uplink.offline";
+/// Longest reason that is stored.
+const REASON_CHARS_MAX: usize = 500;
 /// A connection that lasted so long has served, whatever was delivered on it.
 const SETTLED_MS: u64 = 10_000;
 /// The longest the shell sleeps: heads that moved without a word are noticed then.
@@ -63,6 +69,8 @@ pub(super) enum Done {
 struct UpSince {
     at_ms: u64,
     delivered: bool,
+    /// That it works again needs no more telling.
+    greeted: bool,
 }
 
 /// What a connection attempt came to.
@@ -95,6 +103,8 @@ pub(super) struct Shell {
     pub(super) first_epoch: Epoch,
     /// What the log knows already.
     pub(super) echo: Echo,
+    /// That the platform cannot be reached has been told.
+    offline_told: bool,
     up: Option<UpSince>,
     pub(super) wake_at: Instant,
     pub(super) side: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -132,6 +142,7 @@ impl Shell {
             connected: false,
             first_epoch,
             echo: Echo::default(),
+            offline_told: false,
             up: None,
             wake_at: Instant::now(),
             side: FuturesUnordered::new(),
@@ -192,6 +203,7 @@ impl Shell {
         let wait_ms = wake_at_ms.map_or(SLEEP_MS_MAX, |at_ms| at_ms.saturating_sub(now.mono_ms));
         self.wake_at = Instant::now() + Duration::from_millis(wait_ms.min(SLEEP_MS_MAX));
         self.show(now.mono_ms, false);
+        self.greet();
         actions
     }
 
@@ -244,6 +256,49 @@ impl Shell {
         };
         let draft = gateway_event(&self.now(), "uplink.duplicate_identity", Severity::Critical, params, text);
         self.tell(draft);
+    }
+
+    /// The platform cannot be reached for long: one event, which becomes an alarm.
+    pub(super) fn tell_offline(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.offline_told, true) {
+            return;
+        }
+        let uplink = self.parts.uplink.as_str();
+        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+        let params = BTreeMap::from([
+            ("uplink".to_owned(), Value::Text(uplink.into())),
+            ("reason".to_owned(), Value::Text(reason.into())),
+        ]);
+        let text = Text {
+            zh: format!("平台 {uplink} 长时间无法连接，记录保留待发"),
+            en: format!("platform {uplink} cannot be reached; records are kept"),
+        };
+        self.tell(gateway_event(&self.now(), UPLINK_OFFLINE, Severity::Major, params, text));
+    }
+
+    /// Once something is delivered, that it could not be reached is over: also if another process told so.
+    fn greet(&mut self) {
+        let Some(up) = self.up.as_mut().filter(|up| up.delivered && !up.greeted) else { return };
+        up.greeted = true;
+        let uplink = self.parts.uplink.as_str();
+        let ours = |listed: &Listed| {
+            let raised = &listed.alarm.raised;
+            let named = raised.params.get("uplink") == Some(&Value::Text(uplink.into()));
+            listed.alarm.active && raised.name == UPLINK_OFFLINE && named
+        };
+        let stands = self.parts.roll.open().iter().any(ours);
+        if !std::mem::take(&mut self.offline_told) && !stands {
+            return;
+        }
+        let text = Text {
+            zh: format!("平台 {uplink} 恢复连接"),
+            en: format!("platform {uplink} can be reached again"),
+        };
+        let params = BTreeMap::from([
+            ("uplink".to_owned(), Value::Text(uplink.into())),
+            ("clears".to_owned(), Value::Text(UPLINK_OFFLINE.into())),
+        ]);
+        self.tell(Draft::of_gateway(&self.now(), None, ("uplink.online", None), params, text));
     }
 
     /// Waits for the journal: something asked of it is done, or there are new records (none).
@@ -329,7 +384,7 @@ impl Shell {
         self.clock_changes = self.parts.clock.changes();
         adapters::lock(&self.wording.asking).connected();
         self.connected = true;
-        self.up = Some(UpSince { at_ms: now_ms, delivered: false });
+        self.up = Some(UpSince { at_ms: now_ms, delivered: false, greeted: false });
     }
 
     /// The connection is over, or never was. Says what it came to.

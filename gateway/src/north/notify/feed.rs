@@ -79,7 +79,7 @@ impl Feed {
 
     /// Puts what is new into the line, as far as it has room.
     pub(super) fn fill(&mut self, parts: &Parts, line: &mut Line) {
-        self.from_memory(parts, line);
+        self.take_volatile(parts, line);
         if self.reader.is_none() {
             self.reader = self.store.reader().ok();
         }
@@ -124,7 +124,7 @@ impl Feed {
         self.next = Some(next);
     }
 
-    fn from_memory(&mut self, parts: &Parts, line: &mut Line) {
+    fn take_volatile(&mut self, parts: &Parts, line: &mut Line) {
         if line.room() == 0 {
             return;
         }

@@ -17,9 +17,9 @@ pub(super) const WAITING_MAX: usize = 256;
 /// Alarms of one message: people do not read more.
 pub(super) const FOLD_MAX: usize = 20;
 
-/// After a failure.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_mins(5);
+/// After a failure. People wait for this, so that the longest pause is short; one post a minute harms no server.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+pub(super) const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// Where a robot says "too fast" and not until when: they close for a minute, and DingTalk for ten.
 const THROTTLED_MS: u64 = 60_000;
@@ -103,13 +103,13 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(per_minute: u16, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(per_minute: u16, retry_max: Duration, rng: fastrand::Rng) -> Self {
         Self {
             waiting: VecDeque::new(),
             per_minute: usize::from(per_minute.max(1)),
             sent_ms: VecDeque::new(),
             not_before_ms: 0,
-            backoff: Backoff::new(RETRY_MIN, RETRY_MAX, rng),
+            backoff: Backoff::new(RETRY_MIN.min(retry_max), retry_max, rng),
             mode: Mode::Folded,
             trouble: None,
             troubled_since_ms: None,

@@ -38,7 +38,7 @@ use crate::rt::echo::Echo;
 use crate::store::Store;
 
 pub use feed::CURSOR_PREFIX;
-pub use post::{PostError, TIMEOUT};
+pub use post::PostError;
 pub use words::WordsError;
 
 /// A notifier that cannot tell anybody for so long is itself an event.
@@ -62,8 +62,22 @@ pub struct Parts {
     pub store: Store,
     pub clock: SharedClock,
     pub board: Arc<Board>,
-    /// Longest time that one post may take: [`TIMEOUT`].
+    pub patience: Patience,
+}
+
+/// How long things may take: shorter in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Of one post from first to last.
     pub timeout: Duration,
+    /// Between two tries.
+    pub retry_max: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { timeout: post::TIMEOUT, retry_max: line::RETRY_MAX }
+    }
 }
 
 /// Why a notifier cannot begin; it is tried again, since a person may mend a file.
@@ -125,7 +139,7 @@ impl Notifier {
     /// A file that the configuration names cannot be used.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), NotifyError> {
         let parts = &self.parts;
-        let began = Post::new(&parts.config, &parts.clock, parts.timeout)
+        let began = Post::new(&parts.config, &parts.clock, parts.patience.timeout)
             .map_err(NotifyError::from)
             .and_then(|post| Ok((post, template_of(&parts.config)?)));
         let (post, template) = match began {
@@ -141,7 +155,7 @@ impl Notifier {
             post,
             template,
             feed: Feed::new(&parts.name, &parts.store),
-            line: Line::new(parts.config.per_minute, fastrand::Rng::new()),
+            line: Line::new(parts.config.per_minute, parts.patience.retry_max, fastrand::Rng::new()),
             echo: Echo::default(),
             told_silent: false,
         };

@@ -16,7 +16,7 @@ use crate::rt::clock::SharedClock;
 use crate::rt::https;
 
 /// From first to last; a robot answers within a second.
-pub const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;

@@ -295,8 +295,7 @@ impl Open {
             return Some(ChangeKind::Closed);
         }
         if self.tell_at_ms.is_some_and(past) {
-            self.told_ms = now.t_ms;
-            self.tell_at_ms = None;
+            (self.told_ms, self.tell_at_ms) = (now.t_ms, None);
             let news = self.aside == Aside::No && self.count > self.alarm.count;
             return news.then_some(ChangeKind::RaisedAgain);
         }
@@ -334,6 +333,7 @@ impl Open {
     /// Tells what it is now.
     pub(super) fn tell(&mut self, change: Change, terms: &Terms, now: &Now, out: &mut Out) {
         self.plan(terms, now);
+        self.tell_at_ms = None;
         let state = self.state();
         let alarm = &mut self.alarm;
         alarm.rev = alarm.rev.saturating_add(1);
@@ -345,6 +345,14 @@ impl Open {
         self.at = now.at.clone();
         let body = Body::Alarm(Box::new(self.alarm.clone()));
         out.drafts.push(Draft { at: now.at.clone(), test: self.test, dedup: None, body });
+    }
+
+    /// The same when it has grown worse, from now on: but no door is released again for it.
+    pub(super) fn asks_louder(&self, now: &Now) -> Option<Asked> {
+        let mut asked = self.asks()?;
+        asked.specs.retain(|spec| spec.unlock.is_none());
+        asked.at = now.at.clone();
+        (!asked.specs.is_empty()).then_some(asked)
     }
 
     /// What it asks devices to do, unless it asks for nothing or has been put aside.

@@ -90,8 +90,8 @@ impl Book {
 
     fn raise(&mut self, now: &Now, raise: Raise, origin: Origin, out: &mut Out) -> Option<Asked> {
         let key = subject::key(&raise.rule, &raise.subject, raise.test);
-        if let Some(until_ms) = self.explained(&raise, now) {
-            self.held.put(&key, Held { raise, until_ms });
+        if let Some(until) = self.explained(&raise, now) {
+            self.held.put(&key, Held { raise, until });
             return None;
         }
         self.held.remove(&key);
@@ -155,6 +155,10 @@ impl Book {
         }
         if fresh {
             subject.cooldown_until_ms = now.t_ms.saturating_add(raise.cooldown_ms);
+            if worth == Worth::AtRate {
+                // What is asked of devices for it bears a revision of its own.
+                worth = Worth::AtOnce(ChangeKind::RaisedAgain);
+            }
         }
         self.tell(now, &mut open, worth, out);
         let asked = if fresh && open.flapping_until_ms.is_none() { open.asks() } else { None };
@@ -283,7 +287,7 @@ impl Book {
         if let Some(what) = what {
             open.tell(by_rule(&open.alarm, what), &self.terms, now, out);
         }
-        let asked = if what == Some(ChangeKind::Escalated) { open.asks() } else { None };
+        let asked = if what == Some(ChangeKind::Escalated) { open.asks_louder(now) } else { None };
         self.settle(now, open);
         self.ebb(now, out);
         asked

@@ -1,4 +1,4 @@
-//! Supervision: what the gateway's own events say of buses, uplinks and the journal becomes alarms, and the silence of
+//! Supervision: what the gateway's own events say of buses, uplinks, notifiers and the journal becomes alarms, and the silence of
 //! devices that something else explains raises nothing of its own. Must not know devices' drivers or platforms.
 
 use std::collections::BTreeMap;
@@ -25,16 +25,28 @@ const HIDES_MAX: usize = 48;
 /// So long, what the gateway tells again of its own trouble counts on the first.
 const COOLDOWN_MS: u64 = 3_600_000;
 
-/// A raise that waits, since something else explains it for now. None: until that is over.
+/// How long a raise waits that something else explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Until {
+    /// What explains it is over.
+    Over,
+    At(u64),
+}
+
+/// A raise that waits, since something else explains it for now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Held {
     pub(super) raise: Raise,
-    pub(super) until_ms: Option<u64>,
+    pub(super) until: Until,
 }
 
 impl Row for Held {
     fn due_ms(&self) -> Option<u64> {
-        self.until_ms
+        match self.until {
+            Until::Over => None,
+            Until::At(at_ms) => Some(at_ms),
+        }
     }
 }
 
@@ -66,7 +78,8 @@ enum Trouble {
     Grave,
 }
 
-/// The gateway's own events that begin or end a trouble: rule, parameter that names the subject, and what it says.
+/// The gateway's own events that begin or end a trouble: rule, parameter that names the subject, and what it says. Those
+/// of the box itself (heat, power, flash) have rules that are shipped.
 fn trouble(name: &str) -> Option<(&'static str, Option<&'static str>, Trouble)> {
     let row = match name {
         BUS_OFFLINE => (BUS_RULE, Some("bus"), Trouble::Begins),
@@ -76,6 +89,8 @@ fn trouble(name: &str) -> Option<(&'static str, Option<&'static str>, Trouble)> 
         "uplink.online" => ("uplink-offline", Some("uplink"), Trouble::Ends),
         "uplink.nobody_listens" => ("uplink-nobody-listens", Some("uplink"), Trouble::Happened),
         "uplink.duplicate_identity" => ("uplink-duplicate-identity", Some("uplink"), Trouble::Grave),
+        "notifier.failing" => ("notifier-failing", Some("notifier"), Trouble::Begins),
+        "notifier.restored" => ("notifier-failing", Some("notifier"), Trouble::Ends),
         "store.lost" => ("store-lost", None, Trouble::Begins),
         "store.back" => ("store-lost", None, Trouble::Ends),
         "store.full" => ("store-full", None, Trouble::Begins),
@@ -178,8 +193,8 @@ impl Book {
         names
     }
 
-    /// Whether something else explains this condition for now, and until when; none within: until that is over.
-    pub(super) fn explained(&self, raise: &Raise, now: &Now) -> Option<Option<u64>> {
+    /// Whether something else explains this condition for now, and until when.
+    pub(super) fn explained(&self, raise: &Raise, now: &Now) -> Option<Until> {
         let device = &raise.condition.device;
         let offline = raise.condition.name == DEVICE_OFFLINE;
         if !offline && raise.rule.as_str() != BUS_RULE {
@@ -187,30 +202,30 @@ impl Book {
         }
         if offline {
             match device.bus.as_ref().and_then(|bus| self.buses.get(bus.as_str())) {
-                Some(Bus::Down { .. }) => return Some(None),
-                Some(Bus::Back { until_ms }) if *until_ms > now.t_ms => return Some(Some(*until_ms)),
+                Some(Bus::Down { .. }) => return Some(Until::Over),
+                Some(Bus::Back { until_ms }) if *until_ms > now.t_ms => return Some(Until::At(*until_ms)),
                 Some(Bus::Back { .. }) | None => {}
             }
             let hidden = |open: &super::Open| open.holds() && open.alarm.hides.contains(&device.id);
             if self.open.iter().any(|(_, open)| hidden(open)) {
-                return Some(None);
+                return Some(Until::Over);
             }
         }
         // The box has only just booted, and so may have what it listens to.
         let left_ms = self.terms.start_ms.checked_sub(now.at.mono_ms).filter(|left_ms| *left_ms > 0)?;
-        Some(Some(now.t_ms.saturating_add(left_ms)))
+        Some(Until::At(now.t_ms.saturating_add(left_ms)))
     }
 
     /// What hid these devices is over: those that are still silent get their own alarms after a grace.
     pub(super) fn release(&mut self, now: &Now, which: impl Fn(&DeviceRef) -> bool) {
-        let waiting = self.held.iter().filter(|(_, held)| held.until_ms.is_none());
+        let waiting = self.held.iter().filter(|(_, held)| held.until == Until::Over);
         let freed: Vec<(String, Held)> = waiting
             .filter(|(_, held)| which(&held.raise.condition.device))
             .map(|(key, held)| (key.to_owned(), held.clone()))
             .collect();
-        let until_ms = Some(now.t_ms.saturating_add(self.terms.recover_ms));
+        let until = Until::At(now.t_ms.saturating_add(self.terms.recover_ms));
         for (key, held) in freed {
-            self.held.put(&key, Held { until_ms, ..held });
+            self.held.put(&key, Held { until, ..held });
         }
     }
 }

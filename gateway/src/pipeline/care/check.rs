@@ -1,32 +1,25 @@
 //! What is wrong with a household's section, given what its devices can tell.
 
-use std::collections::BTreeSet;
-
 use crate::model::check::Problem;
 use crate::model::ids::{CareName, DeviceId, PointName};
+use crate::model::record::Category;
 
+use super::super::action::spec::{ActionSpec, Cause};
+use super::super::directory::{Directory, Entry};
 use super::config::{Household, Leak, Said, Sign};
-
-/// What `check` knows of a device.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    pub points: BTreeSet<PointName>,
-    pub events: BTreeSet<String>,
-    pub heartbeat_s: Option<u32>,
-}
 
 /// The half hours of the leak rule need a reading each.
 const LEAK_HEARTBEAT_S_MAX: u32 = 1_800;
 
-/// Mistakes beyond types; paths start at `care.NAME`. `facts` knows the devices whose profiles could be read; a device
-/// that it does not know, and `exists` does, is judged elsewhere.
+/// Mistakes beyond types; paths start at `care.NAME`. A device that `exists` and is not in the directory is judged
+/// elsewhere.
 pub fn problems(
     name: &CareName,
     household: &Household,
-    facts: &dyn Fn(&DeviceId) -> Option<Facts>,
+    directory: &Directory,
     exists: &dyn Fn(&DeviceId) -> bool,
 ) -> Vec<Problem> {
-    let mut judge = Judge { name: name.as_str(), facts, exists, out: Vec::new() };
+    let mut judge = Judge { name: name.as_str(), directory, exists, out: Vec::new() };
     judge.consent(household);
     if household.signals.is_empty() {
         let hint =
@@ -36,7 +29,9 @@ pub fn problems(
     for (number, sign) in household.signals.iter().enumerate() {
         judge.sign(&number.to_string(), sign, household.window_h);
     }
-    household.leak.iter().for_each(|leak| judge.leak(leak));
+    if let Some(leak) = &household.leak {
+        judge.leak(leak);
+    }
     if household.night.is_some() && !household.signals.iter().any(|sign| sign.leaves && sign.event.is_some())
     {
         let hint = "write `leaves = true` at the signal of the flat's door";
@@ -44,19 +39,22 @@ pub fn problems(
     }
     let said = [("leave", &household.away.leave), ("back", &household.away.back)];
     for (key, said) in said {
-        said.iter().for_each(|said| judge.said(key, said));
+        if let Some(said) = said {
+            judge.said(key, said);
+        }
     }
+    judge.actions(household);
     judge.out
 }
 
 struct Judge<'a> {
     name: &'a str,
-    facts: &'a dyn Fn(&DeviceId) -> Option<Facts>,
+    directory: &'a Directory,
     exists: &'a dyn Fn(&DeviceId) -> bool,
     out: Vec<Problem>,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
     fn path<'p>(&'p self, below: &[&'p str]) -> Vec<&'p str> {
         [&["care", self.name], below].concat()
     }
@@ -83,14 +81,44 @@ impl Judge<'_> {
         }
     }
 
-    /// The device's facts, where it is known.
-    fn known(&mut self, below: &[&str], device: &DeviceId) -> Option<Facts> {
-        let facts = (self.facts)(device);
-        if facts.is_none() && !(self.exists)(device) {
+    /// The device, where it is known.
+    fn known(&mut self, below: &[&str], device: &DeviceId) -> Option<&'a Entry> {
+        let entry = self.directory.devices.get(device);
+        if entry.is_none() && !(self.exists)(device) {
             let message = format!("there is no device \"{device}\"");
             self.error(&[below, &["device"]].concat(), message, "add it under [devices.NAME]");
         }
-        facts
+        entry
+    }
+
+    fn actions(&mut self, household: &Household) {
+        let cause = Cause { category: Category::Care, severity: household.severity, event: None };
+        for (key, specs) in [("ask", &household.ask), ("do", &household.actions)] {
+            for (number, spec) in specs.iter().enumerate() {
+                let number = number.to_string();
+                for problem in spec.problems(cause, self.directory) {
+                    let path = ["care", self.name, key, &number].map(str::to_owned);
+                    let path = path.into_iter().chain(problem.path.iter().cloned()).collect();
+                    self.out.push(Problem { path, ..problem });
+                }
+                if key == "ask" {
+                    self.question(&number, spec, household);
+                }
+            }
+        }
+    }
+
+    fn question(&mut self, number: &str, spec: &ActionSpec, household: &Household) {
+        if spec.speak.is_none() && spec.publish.is_none() {
+            let message = "a question is spoken or published".to_owned();
+            self.error(&["ask", number], message, "write `speak` or `publish`; the rest belongs under `do`");
+        }
+        let sensors = household.sensors();
+        let echo = spec.candidates(self.directory).map(|(id, _)| id).find(|id| sensors.contains(id));
+        if let Some(id) = echo {
+            let message = format!("{id} would answer the question by itself: it is also a signal");
+            self.error(&["ask", number, "on"], message, "ask by another device than those of `signals`");
+        }
     }
 
     fn sign(&mut self, number: &str, sign: &Sign, window_h: u32) {
@@ -103,12 +131,12 @@ impl Judge<'_> {
                 }
             }
             (None, Some(point)) => {
-                if !facts.points.contains(point) {
+                if !facts.points.contains_key(point) {
                     self.unknown(
                         &at("point"),
                         "point",
                         point.as_str(),
-                        facts.points.iter().map(PointName::as_str),
+                        facts.points.keys().map(PointName::as_str),
                     );
                 }
             }
@@ -136,10 +164,10 @@ impl Judge<'_> {
                 );
             }
         }
-        self.heartbeat(&at("device"), sign, &facts, window_h);
+        self.heartbeat(&at("device"), sign, facts, window_h);
     }
 
-    fn heartbeat(&mut self, path: &[&str], sign: &Sign, facts: &Facts, window_h: u32) {
+    fn heartbeat(&mut self, path: &[&str], sign: &Sign, facts: &Entry, window_h: u32) {
         let device = &sign.device;
         let Some(heartbeat_s) = facts.heartbeat_s else {
             let message = format!("{device} has no heartbeat: its silence could not be told from a person's");
@@ -164,8 +192,8 @@ impl Judge<'_> {
 
     fn leak(&mut self, leak: &Leak) {
         let Some(facts) = self.known(&["leak"], &leak.device) else { return };
-        if !facts.points.contains(&leak.point) {
-            let known = facts.points.iter().map(PointName::as_str);
+        if !facts.points.contains_key(&leak.point) {
+            let known = facts.points.keys().map(PointName::as_str);
             self.unknown(&["leak", "point"], "point", leak.point.as_str(), known);
         }
         if !leak.day_max.is_finite() || leak.day_max <= 0.0 {

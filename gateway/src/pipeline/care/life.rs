@@ -18,6 +18,7 @@ const SETTLE_MS: u64 = 10 * 60_000;
 
 /// How long things may take, from the configuration.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the unit stands in each name, as everywhere")]
 pub(super) struct Terms {
     pub(super) window_ms: u64,
     /// None: nobody is asked.

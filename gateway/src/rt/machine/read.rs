@@ -24,9 +24,9 @@ pub struct Reading {
     pub mains: Option<bool>,
     /// Charge of the battery or UPS, percent.
     pub battery_pct: Option<u8>,
-    /// Used life of the flash, percent, in steps of ten (JEDEC eMMC 5.1, EXT_CSD 268 and 269).
+    /// Used life of the flash, percent, in steps of ten (JEDEC eMMC 5.1, `EXT_CSD` 268 and 269).
     pub flash_used_pct: Option<u8>,
-    /// The flash's own word that its spare blocks run out: 1 normal, 2 warning, 3 urgent (EXT_CSD 267).
+    /// The flash's own word that its spare blocks run out: 1 normal, 2 warning, 3 urgent (`EXT_CSD` 267).
     pub flash_end: Option<u8>,
     pub memory_free_pct: Option<u8>,
     pub load_1min: Option<f64>,

@@ -101,7 +101,7 @@ impl State {
                 drafts.push(event(at, ("box.hot", Some(Severity::Major)), params(), text));
             }
             Some(false) => {
-                drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled")))
+                drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled")));
             }
             None => {}
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
+use crate::model::alarm::{Change, ChangeKind, Handling, HandlingResult, Stage};
 use crate::model::clock::{ClockChange, ClockSource, Clocks, Reckoning};
 use crate::model::cursor::SeqRange;
 use crate::model::ids::{BootId, DeviceId, Epoch, GatewayName, PointName, UplinkName};
@@ -230,4 +231,79 @@ pub(in crate::north::contract) fn framed<T>(
 ) -> T {
     let topics = topics();
     with(&Frame { topics: &topics, compound: COMPOUND, now, clocks: &Clocks::default(), view })
+}
+
+fn change(what: ChangeKind, by_platform: bool) -> Change {
+    let told = |text: &str| by_platform.then(|| text.to_owned());
+    Change {
+        what,
+        actor: told("duty-07").unwrap_or_else(|| "rule emergency-button".to_owned()),
+        source: told("platform district").unwrap_or_else(|| "rule".to_owned()),
+        command: told("c-20261102-0007"),
+        reason: told("resident called back"),
+    }
+}
+
+/// An alarm with a life: its rule, how often it came, what people did.
+pub(in crate::north::contract) fn living(rev: u64, change: Change) -> Alarm {
+    let raised = press();
+    Alarm {
+        rev,
+        rule: Some(crate::model::ids::RuleName::new("emergency-button").unwrap()),
+        latched: true,
+        count: 1,
+        change: Some(change),
+        ..Alarm::new("9f1c22d37ab04e55-2210-emergency-button".to_owned(), AlarmState::Unacknowledged, raised)
+    }
+}
+
+pub(in crate::north::contract) fn alarm_raised(seq: u64) -> Record {
+    let alarm = living(1, change(ChangeKind::Raised, false));
+    record(seq, stamp(40), Body::Alarm(Box::new(alarm)))
+}
+
+pub(in crate::north::contract) fn alarm_handled(seq: u64) -> Record {
+    let handling = Handling {
+        stage: Stage::Handled,
+        assignee: Some("guard-2".to_owned()),
+        result: Some(HandlingResult::False),
+        note: Some("pressed by a visitor of 502".to_owned()),
+    };
+    let state = AlarmState::Acknowledged;
+    let alarm = Alarm { state, count: 3, handling, ..living(5, change(ChangeKind::Handled, true)) };
+    record(seq, stamp(90_000), Body::Alarm(Box::new(alarm)))
+}
+
+/// A bus is down, nobody has acknowledged it, and it comes and goes.
+pub(in crate::north::contract) fn alarm_bus(seq: u64) -> Record {
+    let mut raised = press();
+    raised.device = DeviceRef::gateway(crate::model::ids::BusName::new("field").ok().as_ref());
+    raised.place = Place::default();
+    raised.category = Category::Device;
+    raised.name = "bus.offline".to_owned();
+    raised.severity = Some(Severity::Major);
+    raised.params = BTreeMap::from([("hidden".to_owned(), Value::Int(2))]);
+    raised.text = None;
+    let escalated = Change { actor: "rule bus-offline".to_owned(), ..change(ChangeKind::Escalated, false) };
+    let alarm = Alarm {
+        raised,
+        rule: Some(crate::model::ids::RuleName::new("bus-offline").unwrap()),
+        latched: false,
+        active: true,
+        flapping: true,
+        severity: Some(Severity::Critical),
+        count: 9,
+        hides: ["smoke-1", "smoke-2"].map(|id| DeviceId::new(id).unwrap()).to_vec(),
+        ..living(8, escalated)
+    };
+    record(seq, stamp(120_000), Body::Alarm(Box::new(alarm)))
+}
+
+/// What is open, as the book of alarms lists it.
+pub(in crate::north::contract) fn living_snapshot() -> SnapshotData {
+    let open = |record: Record| match record.body {
+        Body::Alarm(alarm) => OpenAlarm { seq: record.seq, test: false, alarm: *alarm },
+        other => panic!("{other:?}"),
+    };
+    SnapshotData { number: 2, alarms: vec![open(alarm_handled(22)), open(alarm_bus(23))], ..snapshot(0) }
 }

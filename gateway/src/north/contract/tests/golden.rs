@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::super::topics::{UpKind, UpTopic};
 use super::super::*;
 use super::fixtures as f;
+use crate::model::ids::UplinkName;
 use crate::model::record::Class;
+use crate::north::config::Filter;
 
 pub(super) fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
@@ -34,6 +36,10 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
         let (history, _) = telemetry_message(&[&f::telemetry(80_000, 0)], 79_990, true, frame).unwrap();
         let pseudonym =
             f::framed(&hidden, &now, |frame| record_message(&f::event(1_304, 300), 1_302, false, frame));
+        // Another platform's people are not named to it, nor quoted.
+        let other = View::with_key(&UplinkName::new("street").unwrap(), &Filter::default(), Some(&[7; 32]));
+        let unnamed =
+            f::framed(&other, &now, |frame| record_message(&f::alarm_handled(22), 19, false, frame));
         let send = |record, previous, replay| record_message(record, previous, replay, frame).unwrap();
         BTreeMap::from([
             ("state", state_message(&f::state(), frame)),
@@ -53,12 +59,17 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
             ("command-result", command_result(&f::result(), frame)),
             ("event-clock-changed", send(&f::clock_changed(1_305), 1_304, false)),
             ("state-clock", state_message(&f::clock_state(), frame)),
+            ("alarm-raised", send(&f::alarm_raised(19), 18, false)),
+            ("alarm-handled", send(&f::alarm_handled(22), 19, false)),
+            ("alarm-bus", send(&f::alarm_bus(23), 22, false)),
+            ("alarm-handled-unnamed", unnamed.unwrap()),
+            ("snapshot-lives", snapshot_pages(&f::living_snapshot(), frame).remove(0)),
         ])
     })
 }
 
 /// File, topic below the gateway, retain: as golden as the messages.
-const TOPICS: [(&str, &str, bool); 17] = [
+const TOPICS: [(&str, &str, bool); 22] = [
     ("state", "up/state", true),
     ("state-will", "up/state", true),
     ("snapshot", "up/snapshot", false),
@@ -76,6 +87,11 @@ const TOPICS: [(&str, &str, bool); 17] = [
     ("command-result", "up/command/result", false),
     ("event-clock-changed", "up/event/device", false),
     ("state-clock", "up/state", true),
+    ("alarm-raised", "up/alarm", false),
+    ("alarm-handled", "up/alarm", false),
+    ("alarm-bus", "up/alarm", false),
+    ("alarm-handled-unnamed", "up/alarm", false),
+    ("snapshot-lives", "up/snapshot", false),
 ];
 
 #[test]

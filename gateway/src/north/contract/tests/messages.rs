@@ -7,6 +7,7 @@ use super::super::*;
 use super::fixtures as f;
 use crate::model::clock::{ClockChange, ClockSource, Clocks};
 use crate::model::cursor::SeqRange;
+use crate::model::ids::UplinkName;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::record::*;
 use crate::model::refusal::Refusal;
@@ -91,6 +92,43 @@ fn a_household_is_hidden_or_pseudonymous() {
         Some(household)
     );
     assert!(!format!("{:?}", f::pseudonymous()).contains("thirty"), "the key stays out of logs");
+}
+
+#[test]
+fn peoples_words_about_an_alarm_stay_with_whom_may_know_the_household() {
+    let said = |filter: &Filter, uplink: &str| {
+        let view = View::with_key(&UplinkName::new(uplink).unwrap(), filter, None);
+        sent(&view, &f::alarm_handled(22))
+    };
+    let hide = Filter { hide: vec![PlaceField::Household], ..Filter::default() };
+    let open = said(&Filter::default(), "street");
+    assert_eq!(open.pointer("/data/handling/note"), Some(&Json::from("pressed by a visitor of 502")));
+    let other = said(&hide, "street");
+    assert_eq!(other["data"]["handling"], serde_json::json!({ "stage": "handled", "result": "false" }));
+    let change = serde_json::json!({ "what": "handled", "source": "platform district" });
+    assert_eq!(other["data"]["change"], change);
+    for word in ["visitor", "guard-2", "duty-07", "called back", "c-20261102-0007"] {
+        assert!(!other.to_string().contains(word), "{word}: {other}");
+    }
+    // Its own order comes back to a platform as it gave it.
+    let own = said(&hide, "district");
+    assert_eq!(own.pointer("/data/change/reason"), Some(&Json::from("resident called back")));
+    assert_eq!(own.pointer("/data/handling/note"), None);
+}
+
+#[test]
+fn ticks_go_to_nobody() {
+    let tick = crate::model::command::tick(&f::stamp(0));
+    let record = f::record(9, tick.at, tick.body);
+    assert!(!View::open(&f::uplink()).sees(&record));
+}
+
+#[test]
+fn an_alarm_tells_its_severity_of_now_and_what_it_was() {
+    let sent = sent(&View::open(&f::uplink()), &f::alarm_bus(23));
+    assert_eq!(sent.pointer("/data/severity"), Some(&Json::from("critical")));
+    assert_eq!(sent.pointer("/data/severity_raised"), Some(&Json::from("major")));
+    assert_eq!(sent.pointer("/data/hides"), Some(&serde_json::json!(["smoke-1", "smoke-2"])));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod broker;
 mod lost;
+mod open;
 mod ordering;
 mod time;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Notifier, Parts};
+use super::super::{Notifier, Parts, Patience};
 use super::messages::alarm;
 use super::server::{Manner, Server};
 use crate::model::alarm::Alarm;
@@ -17,6 +17,7 @@ use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
 use crate::store::{Options, Reader, Store, Synchronous};
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 fn clock() -> SharedClock {
@@ -47,7 +48,7 @@ fn parts(store: &Store, clock: &SharedClock, server: &Server) -> Parts {
         store: store.clone(),
         clock: Arc::clone(clock),
         board: Arc::new(Board::new()),
-        timeout: Duration::from_millis(200),
+        patience: Patience { timeout: Duration::from_millis(200), retry_max: Duration::from_millis(300) },
     }
 }
 
@@ -93,14 +94,15 @@ async fn nothing_is_lost_whatever_the_server_does_and_whenever_the_process_ends(
     for _life in 0..6 {
         let store = open(dir.path(), &clock);
         let notifier = Notifier::new(parts(&store, &clock, &server));
-        let running = tokio::spawn(async move { notifier.run(CancellationToken::new()).await });
+        let mut running = JoinSet::new();
+        running.spawn(async move { notifier.run(CancellationToken::new()).await });
         for _ in 0..rng.u8(1..5) {
             number += 1;
             raise(&store, &clock, number).await;
             tokio::time::sleep(Duration::from_millis(rng.u64(0..150))).await;
         }
-        running.abort();
-        running.await.unwrap_err();
+        running.abort_all();
+        assert!(running.join_next().await.unwrap().unwrap_err().is_cancelled());
         store.close().await.unwrap();
     }
     let store = open(dir.path(), &clock);
@@ -109,7 +111,8 @@ async fn nothing_is_lost_whatever_the_server_does_and_whenever_the_process_ends(
     let notifier = Notifier::new(parts);
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
-    let running = tokio::spawn(async move { notifier.run(stop).await });
+    let mut running = JoinSet::new();
+    running.spawn(async move { notifier.run(stop).await });
     let all: BTreeSet<u64> = (1..=number).collect();
     let patience = tokio::time::Instant::now() + Duration::from_mins(2);
     while told(&server).into_iter().collect::<BTreeSet<_>>() != all {
@@ -118,7 +121,7 @@ async fn nothing_is_lost_whatever_the_server_does_and_whenever_the_process_ends(
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     cancel.cancel();
-    running.await.unwrap().unwrap();
+    running.join_next().await.unwrap().unwrap().unwrap();
     let status = board.snapshot().notifiers[&NotifierName::new("guards").unwrap()].clone();
     assert_eq!((status.waiting, status.refused), (0, 0), "{status:?}");
     store.close().await.unwrap();
@@ -134,13 +137,14 @@ async fn what_was_told_is_not_told_again_and_the_past_is_left_alone() {
         let notifier = Notifier::new(parts(&store, &clock, &server));
         let cancel = CancellationToken::new();
         let stop = cancel.clone();
-        let running = tokio::spawn(async move { notifier.run(stop).await });
+        let mut running = JoinSet::new();
+        running.spawn(async move { notifier.run(stop).await });
         raise(&store, &clock, life).await;
         while told(&server).len() < usize::try_from(life).unwrap() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         cancel.cancel();
-        running.await.unwrap().unwrap();
+        running.join_next().await.unwrap().unwrap().unwrap();
         store.close().await.unwrap();
     }
     assert_eq!(told(&server), [1, 2, 3]);
@@ -171,7 +175,8 @@ async fn an_alarm_that_is_refused_alone_is_recorded_and_the_others_are_told() {
     let notifier = Notifier::new(parts(&store, &clock, &server));
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
-    let running = tokio::spawn(async move { notifier.run(stop).await });
+    let mut running = JoinSet::new();
+    running.spawn(async move { notifier.run(stop).await });
     let reader = Reader::open(dir.path()).unwrap();
     let patience = tokio::time::Instant::now() + Duration::from_mins(1);
     let event = loop {
@@ -189,6 +194,6 @@ async fn an_alarm_that_is_refused_alone_is_recorded_and_the_others_are_told() {
     assert_eq!(told(&server), [3, 1]);
     assert!(server.asked.lock().unwrap().iter().all(|path| path == "/robot?key=secret"));
     cancel.cancel();
-    running.await.unwrap().unwrap();
+    running.join_next().await.unwrap().unwrap().unwrap();
     store.close().await.unwrap();
 }

@@ -139,6 +139,13 @@ fn what_another_alarm_hides_waits_for_its_end() {
 fn the_gateways_own_troubles_become_alarms_and_end() {
     for (begin, end, params, rule, severity) in [
         ("uplink.offline", "uplink.online", &[("uplink", "city")][..], "uplink-offline", Severity::Major),
+        (
+            "notifier.failing",
+            "notifier.restored",
+            &[("notifier", "wecom")],
+            "notifier-failing",
+            Severity::Major,
+        ),
         ("store.lost", "store.back", &[], "store-lost", Severity::Critical),
         ("store.full", "store.room", &[], "store-full", Severity::Critical),
     ] {
@@ -156,8 +163,8 @@ fn the_gateways_own_troubles_become_alarms_and_end() {
         ("uplink.nobody_listens", false),
         ("store.reset", true),
         ("store.restored", true),
-        ("bus.session_lost", false),
         ("clock.disputed", false),
+        ("bus.session_lost", false),
     ] {
         let mut bench = bench();
         gateway(&mut bench, name, &[("uplink", "city"), ("bus", "field")], Some(Severity::Major));
@@ -165,7 +172,7 @@ fn the_gateways_own_troubles_become_alarms_and_end() {
         assert_eq!((alarm.latched, alarm.active), (latched, false), "{name}");
     }
     let mut bench = bench();
-    for name in ["pipeline.tick", "action.reported", "clock.changed", "device.offline"] {
+    for name in ["pipeline.tick", "action.reported", "clock.changed", "box.hot", "device.offline"] {
         gateway(&mut bench, name, &[], Some(Severity::Minor));
     }
     assert_eq!(bench.told.len(), 0);

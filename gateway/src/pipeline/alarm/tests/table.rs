@@ -4,8 +4,12 @@ use std::fmt::Write;
 
 use super::*;
 
-/// A state that an alarm can be in, and how to get there.
-const STATES: [(&str, fn(&mut Bench, &Raise)); 12] = [
+/// How to get into a state, and what can happen in it.
+type Way = fn(&mut Bench, &Raise);
+type Input = fn(&mut Bench, &Raise) -> Option<Verdict>;
+
+/// The states that an alarm can be in.
+const STATES: [(&str, Way); 12] = [
     ("normal", |_, _| {}),
     ("normal, within the cooldown", |bench, raise| {
         bench.raise(raise);
@@ -58,7 +62,7 @@ fn flap(bench: &mut Bench, raise: &Raise) {
 }
 
 /// What can happen to it.
-const INPUTS: [(&str, fn(&mut Bench, &Raise) -> Option<Verdict>); 12] = [
+const INPUTS: [(&str, Input); 12] = [
     ("comes", |bench, raise| {
         bench.pass(10_000);
         bench.raise(raise);

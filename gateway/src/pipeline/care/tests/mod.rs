@@ -1,5 +1,6 @@
 //! Care over days and weeks, told by records as the writer brings them.
 
+mod line;
 mod rules;
 mod weeks;
 
@@ -85,7 +86,7 @@ pub(super) struct Site {
     beats: BTreeMap<&'static str, u64>,
     pub(super) meter: f64,
     pub(super) drafts: Vec<Draft>,
-    begun_mono_ms: u64,
+    boots: u32,
 }
 
 impl Site {
@@ -107,7 +108,7 @@ impl Site {
             beats,
             meter: 100.0,
             drafts: Vec::new(),
-            begun_mono_ms: 5_000,
+            boots: 0,
         };
         site.beat();
         site
@@ -247,10 +248,9 @@ impl Site {
     pub(super) fn restart(&mut self, off_ms: u64, boot: bool) {
         self.pass(off_ms);
         if boot {
-            let boots: u32 = u32::from_str_radix(&self.at.boot.0, 36).unwrap() + 1;
-            self.at.boot = BootId(boots.to_string().into());
+            self.boots += 1;
+            self.at.boot = BootId(self.boots.to_string().into());
             self.at.mono_ms = 3_000;
-            self.begun_mono_ms = 3_000;
         }
         for at in self.beats.values_mut() {
             *at = (*at).max(self.real_ms);

@@ -53,16 +53,14 @@ fn raised<'a>(site: &'a Site, rule: &str) -> Vec<&'a Told> {
 fn seeds() -> impl Iterator<Item = u64> {
     let first = fastrand::u64(..);
     println!("first seed {first}");
-    (0..20).map(move |number| first.wrapping_add(number))
+    (0..8).map(move |number| first.wrapping_add(number))
 }
 
 #[test]
 fn whoever_lives_is_never_missed() {
     for seed in seeds() {
         let mut rng = Rng::with_seed(seed);
-        let mut site = Site::new(household(
-            "night = { from = '23:00', to = '05:00', openings = 50 }\n".get(..0).unwrap(),
-        ));
+        let mut site = Site::new(household(""));
         for _ in 0..21 {
             day(&mut site, &mut rng);
             trouble(&mut site, &mut rng);

@@ -1,0 +1,57 @@
+//! What is seen in households under care, and stays in the box.
+
+use std::sync::Arc;
+
+use super::super::*;
+use super::fixtures as f;
+use crate::model::action::{Action, Deed, Progress, Report};
+use crate::model::place::Place;
+use crate::model::record::*;
+use crate::north::config::Filter;
+
+#[test]
+fn the_everyday_talk_of_sensors_of_care_stays_in_the_box() {
+    let record = |severity: Option<Severity>| {
+        let mut record = f::event(1, 0);
+        if let Body::Event(event) = &mut record.body {
+            event.severity = severity;
+        }
+        record
+    };
+    let device = record(None).body.device().unwrap().id.clone();
+    let open = View::with_key(&f::uplink(), &Filter::default(), None);
+    let shut = open.clone().keeping_private(Arc::new([device].into()));
+    let everyday = record(None);
+    assert!(open.sees(&everyday) && !shut.sees(&everyday));
+    assert!(shut.sees(&record(Some(Severity::Critical))), "a call for help leaves");
+    let telemetry = Body::Telemetry(Telemetry {
+        device: everyday.body.device().unwrap().clone(),
+        place: Place::default(),
+        samples: Vec::new(),
+    });
+    assert!(open.sees_body(&telemetry) && !shut.sees_body(&telemetry));
+    // A question to the household is none of the platform's business; other actions are.
+    let action = |id: &str| Action {
+        id: id.to_owned(),
+        device: everyday.body.device().unwrap().id.clone(),
+        deed: Deed::Hush,
+        alarm: None,
+        severity: None,
+        at: f::stamp(1),
+        act_within_ms: 1,
+        test: false,
+    };
+    for (id, leaves) in [("e-1-b3-302-care-ask.1", false), ("e-1-smoke.1", true)] {
+        let action = action(id);
+        let report = Report {
+            action: id.to_owned(),
+            progress: Progress::Confirmed,
+            attempt: 1,
+            detail: String::new(),
+        };
+        let at = f::stamp(1);
+        for draft in [action.draft(&at, &Place::default(), Category::Care), report.draft(&at, &action)] {
+            assert_eq!(shut.sees_body(&draft.body), leaves, "{id}");
+        }
+    }
+}
