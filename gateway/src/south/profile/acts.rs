@@ -1,6 +1,9 @@
 //! What a device can be made to do, as data: `[speaker]`, `[door]` and `[outputs.NAME]` of a profile. Topics are made of
 //! `{base}` and `{address}`, payloads are minijinja templates. Must not know brokers or who asks.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use minijinja::{Environment, UndefinedBehavior};
