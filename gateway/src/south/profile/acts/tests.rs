@@ -95,7 +95,7 @@ fn mistakes_in_what_acts_are_told() {
     let good = "[speaker]\nreach = 'lan'\ntopic = '{base}/{address}/set'\npayload = '{{ text | tojson }}'\n";
     for (text, needle) in [
         (format!("{SPEAKER}{good}"), ""),
-        (format!("{SPEAKER}{}", good.replace("text |", "txt |")), "cannot be filled in"),
+        (format!("{SPEAKER}{}", good.replace("text |", "txt |")), "`txt` means nothing"),
         (format!("{SPEAKER}{}", good.replace("tojson }}", "tojson")), "cannot be filled in"),
         (format!("{SPEAKER}{}", good.replace("{base}/{address}/set", "set")), "under the client's base"),
         (format!("{SPEAKER}{good}volume = {{ min = 9, max = 1 }}"), "min is above max"),
