@@ -133,6 +133,8 @@ pub struct Plan {
     pub sensors: Vec<String>,
     /// Further accounts, with their passwords.
     pub clients: Vec<(String, String)>,
+    /// Those of them that may hear what lies under their own base.
+    pub listeners: Vec<String>,
     /// Further lines of `[gateway]`.
     pub gateway: String,
     /// Lines of `[buses.lan.broker]`.
@@ -150,6 +152,7 @@ impl Plan {
             buttons: vec!["button-1".to_owned(), "button-2".to_owned()],
             sensors: vec!["meter-1".to_owned()],
             clients: Vec::new(),
+            listeners: Vec::new(),
             gateway: String::new(),
             broker: "logins_per_s = 1000\n".to_owned(),
             extra: String::new(),
@@ -249,6 +252,9 @@ impl Gateway {
         );
         for (name, _) in &plan.clients {
             writeln!(text, "\n[clients.{name}]").unwrap();
+            if plan.listeners.contains(name) {
+                writeln!(text, "subscribe = [\"{name}/#\"]").unwrap();
+            }
         }
         let devices = plan.buttons.iter().map(|id| (id, BUTTON_PROFILE));
         for (id, profile) in devices.chain(plan.sensors.iter().map(|id| (id, SENSOR_PROFILE))) {

@@ -66,6 +66,7 @@ pub(super) fn references(view: View<'_>, profiles: &BTreeSet<&str>) -> Vec<Note>
     check("devices", "client", "client", &clients, "add [clients.NAME]");
     check("devices", "bus", "bus", &buses, "add [buses.NAME.KIND]");
     check("devices", "profile", "profile", profiles, "write it as NAME.toml in `profiles_dir`");
+    check("devices", "contact", "device", &view.names("devices"), "add [devices.NAME]");
     check("clients", "bus", "broker", &brokers, "add [buses.NAME.broker]");
     notes
 }

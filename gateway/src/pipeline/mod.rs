@@ -153,7 +153,7 @@ impl Pipeline {
             }
             2 => {
                 if let Some(asked) = self.book.fire(now, key, &mut signals, out) {
-                    self.actions.ask(now, asked, out);
+                    self.actions.ask(now, &asked, out);
                 }
             }
             _ => self.actions.fire(now, key, &mut signals, out),
@@ -174,7 +174,7 @@ impl Pipeline {
             let alarm = Alarm::new(id, AlarmState::Normal, ask.condition);
             let (specs, at) = (ask.specs, now.at.clone());
             let asked = Asked { alarm, specs, at, act_within_ms: ask.act_within_ms, test: false };
-            self.actions.ask(now, asked, out);
+            self.actions.ask(now, &asked, out);
         }
     }
 
@@ -188,7 +188,7 @@ impl Pipeline {
     ) {
         for signal in signals {
             if let Some(asked) = self.book.signal(now, signal, origin, out) {
-                self.actions.ask(now, asked, out);
+                self.actions.ask(now, &asked, out);
             }
         }
     }

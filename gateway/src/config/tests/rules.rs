@@ -113,3 +113,26 @@ fn further_files_replace_rules_by_name() {
     let told = report.findings().iter().find(|finding| finding.weight == Weight::Error).unwrap();
     assert_eq!(told.place.as_ref().map(|place| (place.file.as_str(), place.line)), Some(("x.toml", 14)));
 }
+
+#[test]
+fn what_rules_let_devices_do_is_judged() {
+    let told = |action: &str| {
+        let report = with_own(&format!("{OWN}\n[[rule.do]]\n{action}\n"), "").1;
+        match report {
+            Ok(loaded) => loaded.warnings.text(),
+            Err(report) => report.text(),
+        }
+    };
+    for (action, needle) in [
+        ("speak = { zh = \"{{ place.household }}\" }\non = { place = \"same-unit\" }", "not said in public"),
+        ("speak = { zh = \"来人\" }\non = { place = \"same-unit\" }", "no device can do this"),
+        ("unlock = { hold = true }\non = { place = \"compound\" }", "no way to open all doors"),
+        ("unlock = { hold = true }\non = { place = \"same-unit\" }", "only fire holds doors open"),
+        (
+            "publish = { topic = \"{base}/x\", payload = \"1\" }\non = { devices = [\"sos-1\"] }",
+            "call itself for ever",
+        ),
+    ] {
+        assert!(told(action).contains(needle), "{needle:?}: {}", told(action));
+    }
+}

@@ -95,7 +95,7 @@ impl Actions {
     }
 
     /// Chooses devices and asks them, by records.
-    pub(super) fn ask(&mut self, now: &Now, asked: Asked, out: &mut Out) {
+    pub(super) fn ask(&self, now: &Now, asked: &Asked, out: &mut Out) {
         // A test calls nobody.
         if asked.test || asked.specs.is_empty() {
             return;
@@ -109,27 +109,27 @@ impl Actions {
                 None => spec.speak.is_none(),
             };
             if late {
-                out.drafts.push(expired(now, &asked, index, age));
+                out.drafts.push(expired(now, asked, index, age));
                 continue;
             }
-            if let Some(reason) = self.withheld(now, &asked, spec) {
-                out.drafts.push(withheld(now, &asked, index, reason));
+            if let Some(reason) = self.withheld(now, asked, spec) {
+                out.drafts.push(withheld(now, asked, index, reason));
                 continue;
             }
             let mut found = false;
             for (id, entry) in spec.targets(&self.directory, &asked.alarm.raised.place) {
                 found = true;
                 if number >= ACTIONS_AT_ONCE_MAX || self.pending.len() + number >= ACTIONS_PENDING_MAX {
-                    out.drafts.push(withheld(now, &asked, index, "limit"));
+                    out.drafts.push(withheld(now, asked, index, "limit"));
                     break;
                 }
-                let Some(deed) = deed(spec, &asked, entry) else { continue };
+                let Some(deed) = deed(spec, asked, entry) else { continue };
                 number += 1;
-                let action = action(&asked, (id, deed), number);
+                let action = action(asked, (id, deed), number);
                 out.drafts.push(action.draft(&now.at, &entry.place, asked.alarm.raised.category));
             }
             if !found {
-                out.drafts.push(withheld(now, &asked, index, "no_target"));
+                out.drafts.push(withheld(now, asked, index, "no_target"));
             }
         }
     }

@@ -254,9 +254,11 @@ impl ActionSpec {
     }
 
     /// Events that may come of it, each with the device that would tell it: all that those devices can tell. For loops:
-    /// a rule that watches one of them may be its own cause.
+    /// a rule that watches one of them may be its own cause. An output causes none: inputs of the same module are wired
+    /// to something else.
     pub fn events_it_may_cause(&self, directory: &Directory) -> BTreeSet<(DeviceId, String)> {
         self.candidates(directory)
+            .filter(|_| self.relay.is_none())
             .flat_map(|(id, entry)| entry.events.iter().map(|event| (id.clone(), event.clone())))
             .collect()
     }

@@ -103,7 +103,7 @@ fn record(draft: Draft) -> Record {
 /// Ids of the devices that are asked, and the names of the other events.
 fn asks(actions: &mut Actions, now: &Now, asked: Asked) -> (Vec<String>, Vec<String>) {
     let mut out = Out::default();
-    actions.ask(now, asked, &mut out);
+    actions.ask(now, &asked, &mut out);
     let (mut devices, mut others) = (Vec::new(), Vec::new());
     for draft in out.drafts {
         let record = record(draft);
@@ -177,7 +177,7 @@ fn fire_opens_the_affected_unit_and_nothing_else() {
 fn what_is_said_names_no_household() {
     let mut out = Out::default();
     let button = alarm(Category::Emergency, Severity::Critical, place("3", "1"));
-    actions().ask(&now(1_500), asked(button, speak(Near::SameUnit)), &mut out);
+    actions().ask(&now(1_500), &asked(button, speak(Near::SameUnit)), &mut out);
     let action = Action::read(&record(out.drafts.remove(0))).unwrap();
     let Deed::Speak { text, volume, repeat, .. } = &action.deed else { panic!("{action:?}") };
     assert_eq!((text.as_deref(), *volume, *repeat), (Some("3栋紧急求助"), 80, 1));

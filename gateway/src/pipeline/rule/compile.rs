@@ -7,7 +7,7 @@ use super::config::{RuleConfig, RuleFile};
 use super::expression::Expression;
 use super::names::Names;
 use super::rules::{Rule, Rules};
-use super::{samples, shape, trial};
+use super::{linkage, samples, shape, trial};
 use crate::model::check::{Problem, Weight};
 use crate::model::ids::RuleName;
 use crate::model::limits::RULES_MAX;
@@ -67,6 +67,7 @@ impl Rules {
                         problems.extend(selection(rule, source.shipped));
                         problems.extend(samples::problems(rule, directory));
                         problems.extend(shape::lasting(rule, &rules, index));
+                        problems.extend(linkage::problems(config, directory));
                     }
                 }
                 if sound(&problems) {
@@ -76,6 +77,13 @@ impl Rules {
             }
         }
         findings.extend(unknown_switches(disabled, &first));
+        findings.extend(linkage::loops(&rules, directory).into_iter().filter_map(|(name, problem)| {
+            let mut places = sources
+                .iter()
+                .flat_map(|source| source.rules.rule.iter().enumerate().map(move |at| (source, at)));
+            let (source, (index, _)) = places.find(|(_, (_, config))| config.name == name)?;
+            Some(placed(&source.file, index, problem))
+        }));
         (rules, findings)
     }
 }

@@ -12,6 +12,7 @@ pub mod config;
 mod engine;
 mod expression;
 pub mod hours;
+mod linkage;
 mod names;
 mod rules;
 mod samples;

@@ -100,13 +100,18 @@ struct Shared {
     orders: AtomicU32,
 }
 
+/// What commands ask, and what the pipeline asks.
+type Inbox = (mpsc::Receiver<Job>, mpsc::Receiver<(Action, bool)>);
+
+/// Why a job has no lane: how it ended, and why.
+type Homeless = Box<(Job, Progress, String)>;
+
 /// The executor. Cheap to share; [`Acting::run`] does the work.
 #[derive(Debug)]
 pub struct Acting {
     shared: Arc<Shared>,
     jobs_tx: mpsc::Sender<Job>,
-    /// What commands ask, and what the pipeline asks.
-    inbox: Mutex<(mpsc::Receiver<Job>, mpsc::Receiver<(Action, bool)>)>,
+    inbox: Mutex<Inbox>,
 }
 
 /// What one lane is for.
@@ -149,7 +154,8 @@ impl Acting {
                 Some((action, resumed)) = asked_rx.recv() => self.shared.job(action, resumed, None),
                 Some(job) = jobs_rx.recv() => job,
             };
-            if let Err((job, progress, why)) = self.share_out(job, &mut lanes, &mut tasks, &told_tx) {
+            if let Err(homeless) = self.share_out(job, &mut lanes, &mut tasks, &told_tx) {
+                let (job, progress, why) = *homeless;
                 finish(&told_tx, job, (progress, 1), why).await;
             }
         }
@@ -167,10 +173,10 @@ impl Acting {
         lanes: &mut HashMap<LaneKey, mpsc::Sender<Job>>,
         tasks: &mut JoinSet<()>,
         told_tx: &mpsc::Sender<Told>,
-    ) -> Result<(), (Job, Progress, String)> {
+    ) -> Result<(), Homeless> {
         let Some(actor) = self.shared.actor(&job.action.device) else {
             let why = format!("there is no way to the device {}", job.action.device);
-            return Err((job, Progress::Failed, why));
+            return Err(Box::new((job, Progress::Failed, why)));
         };
         let key = lane_of(&job.action);
         let lane = lanes.entry(key.clone()).or_insert_with(|| {
@@ -188,7 +194,7 @@ impl Acting {
         });
         lane.try_send(job).map_err(|refused| {
             let why = format!("{LANE_JOBS_MAX} orders wait for the device already");
-            (refused.into_inner(), Progress::Failed, why)
+            Box::new((refused.into_inner(), Progress::Failed, why))
         })
     }
 }

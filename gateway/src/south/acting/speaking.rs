@@ -54,7 +54,7 @@ enum Turn {
 enum Cut {
     /// A graver job is in the queue.
     Graver,
-    Hush(Job),
+    Hush(Box<Job>),
     /// Nobody asks any more.
     Closed,
 }
@@ -101,7 +101,7 @@ impl Speaking {
             }
             Err(Cut::Hush(order)) => {
                 self.lane.finish(job, (Progress::Preempted, 1), "it was told to stop").await;
-                self.take(order).await
+                self.take(*order).await
             }
             Err(Cut::Closed) => false,
         }
@@ -133,7 +133,7 @@ impl Speaking {
                     self.hush().await;
                     true
                 }
-                Cut::Hush(order) => self.take(order).await,
+                Cut::Hush(order) => self.take(*order).await,
                 Cut::Closed => false,
             },
         }
@@ -173,7 +173,7 @@ async fn more(
     loop {
         let Some(job) = jobs_rx.recv().await else { return Cut::Closed };
         if job.action.deed == Deed::Hush {
-            return Cut::Hush(job);
+            return Cut::Hush(Box::new(job));
         }
         let graver = job.action.severity > present;
         if let Some(dropped) = queue.put(job) {

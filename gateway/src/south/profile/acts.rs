@@ -1,6 +1,9 @@
 //! What a device can be made to do, as data: `[speaker]`, `[door]` and `[outputs.NAME]` of a profile. Topics are made of
 //! `{base}` and `{address}`, payloads are minijinja templates. Must not know brokers or who asks.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use minijinja::{Environment, UndefinedBehavior};
@@ -218,6 +221,19 @@ pub struct Filling {
     pub on: Option<bool>,
 }
 
+/// What may stand in a payload: [`Filling`]'s own, and what loops are made with.
+const KNOWN: [&str; 12] = [
+    "address", "clip", "id", "now_s", "number", "on", "pulse_ms", "range", "repeat", "text", "value",
+    "volume",
+];
+
+/// A name in a payload that means nothing, if there is one.
+fn unknown_name(template: &str) -> Option<String> {
+    let environment = Environment::new();
+    let named = environment.template_from_str(template).ok()?.undeclared_variables(false);
+    named.into_iter().filter(|name| !KNOWN.contains(&name.as_str())).min()
+}
+
 /// Fills in a payload.
 ///
 /// # Errors
@@ -366,6 +382,10 @@ fn ack_problems(out: &mut Vec<Problem>, path: &[&str], ack: &Ack) {
 }
 
 fn payload(out: &mut Vec<Problem>, path: &[&str], template: &str, filling: &Filling) {
+    if let Some(name) = unknown_name(template) {
+        let problem = Problem::error(path, format!("`{name}` means nothing in a payload"));
+        out.push(problem.hint(format!("there is: {}", KNOWN.join(", "))));
+    }
     if let Err(reason) = fill(template, filling) {
         out.push(Problem::error(path, reason).hint("docs/devices.md names what may stand in it"));
     }

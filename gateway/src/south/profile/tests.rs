@@ -493,7 +493,7 @@ fn the_profiles_of_the_documentation_are_without_mistakes() {
     let page = include_str!("../../../../docs/devices.md");
     let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let profiles: Vec<&str> = blocks.filter(|block| block.starts_with("kind =")).collect();
-    assert_eq!(profiles.len(), 2);
+    assert_eq!(profiles.len(), 3);
     for text in profiles {
         let profile: Profile = toml::from_str(text).unwrap();
         assert_eq!(profile.problems(), [], "{text}");

@@ -3,6 +3,7 @@
 pub(in crate::south) mod bench;
 mod hostile;
 mod logins;
+mod orders;
 
 use std::sync::atomic::Ordering;
 
