@@ -48,7 +48,7 @@ fn topic(gateway: &Gateway) -> String {
 }
 
 /// A command issued now by the box's own clock, as its newest state tells it.
-fn command(state: &Message, id: &str, name: &str, args: Value) -> Value {
+fn command(state: &Message, id: &str, name: &str, args: &Value) -> Value {
     let passed = u64::try_from(state.at.elapsed().as_millis()).unwrap();
     let monotonic: u64 = state.text("monotonic").parse().unwrap();
     json!({
@@ -106,7 +106,7 @@ async fn start(name: &str) -> (Mosquitto, Platform, Gateway, Message) {
 async fn what_a_platform_may_not_say_is_refused_by_name() {
     let _turn = turn::shared();
     let (_mosquitto, platform, mut gateway, state) = start("gw-refused").await;
-    let good = |id: &str| command(&state, id, "alarm.acknowledge", json!({ "alarm": "nobody's", "rev": 1 }));
+    let good = |id: &str| command(&state, id, "alarm.acknowledge", &json!({ "alarm": "nobody's", "rev": 1 }));
     let with = |id: &str, path: &str, value: Value| {
         let mut command = good(id);
         *command.pointer_mut(path).unwrap() = value;
@@ -122,8 +122,8 @@ async fn what_a_platform_may_not_say_is_refused_by_name() {
         (with("name", "/command", json!("door.open_all")), "rejected", "command_unknown"),
         (with("right", "/command", json!("rules.put")), "rejected", "command_not_allowed"),
         (with("nobody", "/operator", json!(" ")), "rejected", "down_malformed"),
-        (command(&state, "door", "door.open", json!({ "door": "nowhere" })), "rejected", "device_unknown"),
-        (command(&state, "no-door", "door.open", json!({ "door": BUTTON })), "rejected", "not_possible"),
+        (command(&state, "door", "door.open", &json!({ "door": "nowhere" })), "rejected", "device_unknown"),
+        (command(&state, "no-door", "door.open", &json!({ "door": BUTTON })), "rejected", "not_possible"),
     ];
     for (command, outcome, code) in &table {
         let answer = order(&platform, &gateway, command).await;
@@ -174,10 +174,10 @@ async fn an_alarm_is_handled_from_afar_and_at_the_box() {
     let id = raised["alarm"].as_str().unwrap();
 
     let old = json!({ "alarm": id, "rev": 0 });
-    let outdated = order(&platform, &gateway, &command(&state, "c-1", "alarm.acknowledge", old)).await;
+    let outdated = order(&platform, &gateway, &command(&state, "c-1", "alarm.acknowledge", &old)).await;
     assert_eq!((&outdated["outcome"], &outdated["code"]), (&json!("rejected"), &json!("outdated")));
     let args = json!({ "alarm": id, "rev": outdated["data"]["rev"] });
-    let done = order(&platform, &gateway, &command(&state, "c-2", "alarm.acknowledge", args)).await;
+    let done = order(&platform, &gateway, &command(&state, "c-2", "alarm.acknowledge", &args)).await;
     assert_eq!((&done["outcome"], &done["code"]), (&json!("done"), &json!("ok")), "{done}");
 
     // The guard at the box sees the same, and goes on.
@@ -276,7 +276,7 @@ async fn a_door_opens_at_most_once_wherever_the_gateway_dies() {
         lock.await_listening().await;
         let before = lock.opened();
         let id = format!("door-{kill}");
-        let open = command(&state, &id, "door.open", json!({ "door": DOOR }));
+        let open = command(&state, &id, "door.open", &json!({ "door": DOOR }));
         platform.publish(&topic(&gateway), open.to_string(), false);
         // From before the command is read until after the door is open.
         let until = Instant::now() + Duration::from_millis(rng.u64(0..80));
@@ -321,7 +321,7 @@ async fn a_door_opens_at_most_once_wherever_the_gateway_dies() {
     lock.await_listening().await;
     tokio::time::sleep(DOOR_PAUSE).await;
     let before = lock.opened();
-    let open = command(&state, "door-at-last", "door.open", json!({ "door": DOOR }));
+    let open = command(&state, "door-at-last", "door.open", &json!({ "door": DOOR }));
     let done = order(&platform, &gateway, &open).await;
     assert_eq!((&done["outcome"], lock.opened() - before), (&json!("done"), 1), "{done}");
 }
@@ -373,5 +373,5 @@ async fn the_platform_pages_commands_work_as_they_stand() {
 }
 
 fn issued(state: &Message) -> Value {
-    command(state, "x", "x", json!({}))["issued"].clone()
+    command(state, "x", "x", &json!({}))["issued"].clone()
 }

@@ -185,9 +185,11 @@ impl Line {
             text.push_str("  repeated 重复");
         }
         if self.untold > 0 {
-            text.push_str(&format!("  {} before it untold 未逐条记录", self.untold));
+            text.push_str("  before it untold 之前未逐条记录: ");
+            text.push_str(&self.untold.to_string());
         }
-        text.push_str(&format!("  — {}", self.reason));
+        text.push_str("  — ");
+        text.push_str(&self.reason);
         text
     }
 }

@@ -18,15 +18,15 @@ const ILLS_MAX: usize = 8;
 
 /// What is there already when the desk is made.
 #[derive(Debug)]
-pub struct Around {
-    pub reporter: Reporter,
-    pub store: Store,
-    pub act: Arc<dyn Act>,
-    pub rules: Arc<dyn RuleBook>,
+pub(super) struct Around {
+    pub(super) reporter: Reporter,
+    pub(super) store: Store,
+    pub(super) act: Arc<dyn Act>,
+    pub(super) rules: Arc<dyn RuleBook>,
 }
 
 /// The desk.
-pub fn desk(loaded: &Loaded, around: Around) -> Arc<Desk> {
+pub(super) fn desk(loaded: &Loaded, around: Around) -> Arc<Desk> {
     let directory = loaded.settings.directory(&loaded.profiles);
     let dir = loaded.settings.gateway.data_dir.join("bundles");
     Arc::new(Desk::new(Parts {

@@ -14,6 +14,7 @@ mod logging;
 mod notify;
 pub mod platform_check;
 pub mod rehearse;
+mod rulebook;
 pub mod run;
 pub mod status;
 

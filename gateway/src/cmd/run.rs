@@ -12,13 +12,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::desk::{Around, desk};
 use super::line::{Line, care_of, line};
 use super::notify::{spawn_machine, spawn_notifiers};
+use super::rulebook::Rulebook;
 use super::{ConfigArg, acting, buses};
 use crate::config::{self, Loaded, UplinkTable};
 use crate::console::socket::Counter;
 use crate::console::status::Reporter;
 use crate::console::{http, socket};
 use crate::model::clock::Clocks;
-use crate::model::command::{NoRuleBook, Perform};
+use crate::model::command::Perform;
 use crate::model::ids::{BusName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::roll::Roll;
@@ -144,7 +145,11 @@ impl Daemon {
                 reporter: shared.reporter(loaded),
                 store: store.clone(),
                 act: Arc::clone(&acting) as _,
-                rules: Arc::new(NoRuleBook),
+                rules: Arc::new(Rulebook {
+                    config: loaded.path.clone(),
+                    clock: Arc::clone(&shared.clock),
+                    turn: tokio::sync::Mutex::default(),
+                }),
             },
         );
         spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));

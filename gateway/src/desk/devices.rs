@@ -31,15 +31,15 @@ const WORD_WITHIN: Duration = Duration::from_secs(90);
 
 type Refused = Box<Done>;
 
-fn refused(code: &str, detail: impl Into<String>) -> Refused {
-    Box::new(answers::rejected(code, detail))
+fn refused<T>(code: &str, detail: impl Into<String>) -> Result<T, Refused> {
+    Err(Box::new(answers::rejected(code, detail)))
 }
 
 impl Desk {
     /// A device within the orderer's scope. One outside it does not exist for them.
     fn device(&self, order: &Order, id: &DeviceId) -> Result<&Entry, Refused> {
         let found = self.parts.directory.devices.get(id).filter(|entry| order.scope.covers(&entry.place));
-        found.ok_or_else(|| refused("device_unknown", format!("there is no device {id} for you")))
+        found.map_or_else(|| refused("device_unknown", format!("there is no device {id} for you")), Ok)
     }
 
     async fn act(
@@ -128,7 +128,7 @@ impl Desk {
         let mut chosen = BTreeSet::new();
         for id in ids {
             if self.device(order, id)?.abilities.speaker.is_none() {
-                return Err(refused("not_possible", format!("{id} is no speaker")));
+                return refused("not_possible", format!("{id} is no speaker"));
             }
             chosen.insert(id.clone());
         }
@@ -139,11 +139,11 @@ impl Desk {
         });
         chosen.extend(tagged.map(|(id, _)| id.clone()));
         if chosen.is_empty() {
-            return Err(refused("device_unknown", "there is no such speaker for you"));
+            return refused("device_unknown", "there is no such speaker for you");
         }
         if chosen.len() > SPEAKERS_MAX {
             let detail = format!("{} speakers; at most {SPEAKERS_MAX} at once", chosen.len());
-            return Err(refused("not_possible", detail));
+            return refused("not_possible", detail);
         }
         Ok(chosen.into_iter().collect())
     }

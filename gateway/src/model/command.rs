@@ -312,14 +312,3 @@ pub trait RuleBook: Send + Sync + Debug {
     /// Checks a rule file, tries it on the past, and puts it in place.
     async fn put(&self, name: &str, toml: &str) -> Result<RulesPut, String>;
 }
-
-/// A box whose rules stand in its configuration alone.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoRuleBook;
-
-#[async_trait]
-impl RuleBook for NoRuleBook {
-    async fn put(&self, _name: &str, _toml: &str) -> Result<RulesPut, String> {
-        Err("this box takes rules from its configuration alone".to_owned())
-    }
-}

@@ -182,7 +182,7 @@ impl Reader {
             let mut select = conn
                 .prepare_cached("SELECT id FROM command WHERE uplink = ?1 AND outcome IS NULL ORDER BY n")?;
             let ids = select.query_map([uplink.as_str()], |row| row.get(0))?;
-            Ok(ids.collect::<Result<_, _>>()?)
+            ids.collect()
         })
     }
 
