@@ -12,6 +12,8 @@ pub mod config;
 mod engine;
 mod expression;
 pub mod hours;
+mod loops;
+pub mod many;
 mod names;
 mod rules;
 mod samples;
