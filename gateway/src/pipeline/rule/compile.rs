@@ -7,10 +7,11 @@ use super::config::{RuleConfig, RuleFile};
 use super::expression::Expression;
 use super::names::Names;
 use super::rules::{Rule, Rules};
-use super::{linkage, samples, shape, trial};
+use super::{loops, samples, shape, trial};
 use crate::model::check::{Problem, Weight};
 use crate::model::ids::RuleName;
 use crate::model::limits::RULES_MAX;
+use crate::pipeline::action::spec::{Cause, warn_cloud_only};
 use crate::pipeline::directory::Directory;
 
 /// A file of rules.
@@ -43,6 +44,8 @@ impl Rules {
         let mut findings = Vec::new();
         let names = Names::new(catalogue, directory);
         let mut first: BTreeMap<&RuleName, &str> = BTreeMap::new();
+        // Where the rules that were taken stand.
+        let mut places: Vec<(&str, usize, bool)> = Vec::new();
         for source in sources {
             for (index, config) in source.rules.rule.iter().enumerate() {
                 let mut problems = Vec::new();
@@ -61,14 +64,8 @@ impl Rules {
                     problems.extend(names.problems(config));
                 }
                 if !disabled.contains(&config.name) && sound(&problems) {
-                    let index = rules.all.len();
-                    rules.add(rule, directory, catalogue);
-                    if let Some(rule) = rules.get(index) {
-                        problems.extend(selection(rule, source.shipped));
-                        problems.extend(samples::problems(rule, directory));
-                        problems.extend(shape::lasting(rule, &rules, index));
-                        problems.extend(linkage::problems(config, directory));
-                    }
+                    places.push((&source.file, index, source.shipped));
+                    problems.extend(taken(&mut rules, rule, source.shipped, directory, catalogue));
                 }
                 if sound(&problems) {
                     problems.extend(trial::problems(config, catalogue));
@@ -76,16 +73,69 @@ impl Rules {
                 findings.extend(problems.into_iter().map(|problem| placed(&source.file, index, problem)));
             }
         }
+        for (index, problem) in loops::problems(&rules, directory).into_iter().chain(mute(&rules, directory))
+        {
+            if let Some((file, place, _)) = places.get(index) {
+                findings.push(placed(file, *place, problem));
+            }
+        }
         findings.extend(unknown_switches(disabled, &first));
-        findings.extend(linkage::loops(&rules, directory).into_iter().filter_map(|(name, problem)| {
-            let mut places = sources
-                .iter()
-                .flat_map(|source| source.rules.rule.iter().enumerate().map(move |at| (source, at)));
-            let (source, (index, _)) = places.find(|(_, (_, config))| config.name == name)?;
-            Some(placed(&source.file, index, problem))
-        }));
         (rules, findings)
     }
+}
+
+/// Takes a rule in, and says what can only be seen beside the devices.
+fn taken(
+    rules: &mut Rules,
+    rule: Rule,
+    shipped: bool,
+    directory: &Directory,
+    catalogue: &Catalogue,
+) -> Vec<Problem> {
+    let index = rules.all.len();
+    rules.add(rule, directory, catalogue);
+    let Some(rule) = rules.get(index) else { return Vec::new() };
+    let mut problems: Vec<Problem> = selection(rule, shipped).into_iter().collect();
+    problems.extend(samples::problems(rule, directory));
+    problems.extend(shape::lasting(rule, rules, index));
+    // Devices that shipped rules act on may come later.
+    if !shipped {
+        problems.extend(actions(&rule.config, directory));
+    }
+    problems
+}
+
+fn actions(config: &RuleConfig, directory: &Directory) -> Vec<Problem> {
+    let raise = &config.raise;
+    let event = config.on.event.as_deref();
+    let cause = Cause { category: raise.category, severity: raise.severity, event };
+    let mut out = Vec::new();
+    for (index, action) in config.actions.iter().enumerate() {
+        let index = index.to_string();
+        if raise.silent && action.speak.is_some() {
+            let problem = Problem::error(&["do", &index], "a silent alarm does not speak");
+            out.push(problem.hint("leave the action out; platforms get the alarm"));
+        }
+        for mut problem in action.problems(cause, directory) {
+            problem.path.splice(0..0, ["do".to_owned(), index.clone()]);
+            out.push(problem);
+        }
+    }
+    out
+}
+
+/// Critical rules whose words only reach cloud speakers.
+fn mute(rules: &Rules, directory: &Directory) -> Vec<(usize, Problem)> {
+    let all = rules.all.iter().map(|rule| {
+        let config = &rule.config;
+        (config.name.clone(), config.raise.severity, config.actions.as_slice())
+    });
+    let warned = warn_cloud_only(all, directory);
+    let told = |(name, message): (RuleName, String)| {
+        let hint = "add a speaker that the box reaches by itself (reach = \"lan\")";
+        Some((*rules.by_name.get(&name)?, Problem::warning(&["do"], message).hint(hint)))
+    };
+    warned.into_iter().filter_map(told).collect()
 }
 
 fn sound(problems: &[Problem]) -> bool {

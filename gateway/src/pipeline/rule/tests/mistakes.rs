@@ -106,15 +106,11 @@ fn what_is_right_is_not_told() {
 
 #[test]
 fn a_test_that_fails_says_what_came() {
-    let test = |lines: &str| {
-        format!("on = {{ event = \"contact.opened\" }}\nfor_s = 60\n[[rule.test]]\nname = \"t\"\n{lines}")
-    };
     let text = |lines: &str| {
         // The tests stand behind [rule.raise].
         let rule = rule("r", "on = { event = \"contact.opened\" }\nfor_s = 60");
         format!("{rule}[[rule.test]]\nname = \"t\"\n{lines}")
     };
-    assert!(test("").contains("for_s"));
     let directory = directory(&[("c1", "door-contact")]);
     let found = |lines: &str| compiled(&text(lines), &directory).1;
     let opened = "steps = [{ at_s = 1, event = \"contact.opened\" }]\n";
@@ -145,4 +141,39 @@ fn names_stand_once_and_rules_are_bounded() {
     let (_, findings) = compiled(&many, &directory);
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].problem.message, "with this rule there are more than 1000 rules");
+}
+
+#[test]
+fn a_loop_is_refused_with_all_rules_of_it_named() {
+    let directory = directory(&[("l1", "door-lock"), ("l2", "door-lock"), ("c1", "door-contact")]);
+    let opens =
+        |on: &str| format!("[[rule.do]]\nunlock = {{ pulse_ms = 3000 }}\non = {{ devices = [\"{on}\"] }}\n");
+    let watches = |name: &str, device: &str| {
+        rule(name, &format!("on = {{ event = \"lock.unlocked\", devices = [\"{device}\"] }}"))
+    };
+    let found = |text: String| compiled(&text, &directory).1;
+    let straight = found(watches("a", "l1") + &opens("l2"));
+    assert!(straight.is_empty(), "{straight:?}");
+    let itself = found(watches("a", "l1") + &opens("l1"));
+    let message = &itself[0].problem.message;
+    assert!(message.contains("\"a\" acts, and l1 may tell"), "{message}");
+    let both = found(watches("a", "l1") + &opens("l2") + &watches("b", "l2") + &opens("l1"));
+    let message = &both[0].problem.message;
+    assert_eq!(both.len(), 1);
+    assert!(message.contains("\"a\" acts, and l2") && message.contains("\"b\" acts, and l1"), "{message}");
+    assert_eq!(both[0].problem.path, ["rule", "0", "do"]);
+}
+
+#[test]
+fn actions_must_fit_the_alarm_and_the_devices() {
+    let directory = directory(&[("c1", "door-contact"), ("l1", "door-lock")]);
+    let lines = "on = { event = \"contact.opened\" }";
+    let found = |action: &str| -> Vec<(String, String)> {
+        let (_, findings) = compiled(&(rule("r", lines) + action), &directory);
+        findings.into_iter().map(|found| (found.problem.path[2..].join("."), found.problem.message)).collect()
+    };
+    let all = found("[[rule.do]]\nunlock = { hold = true }\non = { devices = [\"l1\"] }\n");
+    assert_eq!(all, [("do.0.unlock.hold".to_owned(), "only fire holds doors open".to_owned())]);
+    let silent = "silent = true\n[[rule.do]]\nspeak = { zh = \"甲\" }\non = { kind = \"lock\" }\n";
+    assert_eq!(found(silent)[0], ("do.0".to_owned(), "a silent alarm does not speak".to_owned()));
 }
