@@ -26,6 +26,7 @@ when = "value > 50.0"
 for_s = 5
 
 [rule.raise]
+name = "level.high"
 category = "device"
 severity = "major"
 text = { zh = "水位过高", en = "level too high" }
@@ -83,7 +84,8 @@ async fn snapshot(platform: &Platform, conn: u64) -> BTreeSet<String> {
     platform.await_message("a snapshot", SOON, of).await;
     platform.look(|messages| {
         let pages = messages.iter().filter(|message| of(message));
-        let alarms = pages.flat_map(|page| page.json["data"]["alarms"].as_array().cloned().unwrap_or_default());
+        let alarms =
+            pages.flat_map(|page| page.json["data"]["alarms"].as_array().cloned().unwrap_or_default());
         alarms.map(|alarm| alarm["alarm"].as_str().unwrap().to_owned()).collect()
     })
 }
@@ -143,11 +145,11 @@ async fn a_timer_goes_on_after_a_kill_and_fires_once_by_itself() {
     assert!(took >= HIGH_FOR, "after {took:?}");
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(ids(&told(&platform, "level-high")).len(), 1);
-    let ticks = gateway.journal().iter().filter(|line| line["body"]["event"]["name"] == "pipeline.tick").count();
+    let ticks =
+        gateway.journal().iter().filter(|line| line["body"]["event"]["name"] == "pipeline.tick").count();
     assert!(ticks > 0, "nothing else was there to tell the time");
-    let shown = platform.look(|messages| {
-        messages.iter().any(|message| message.json["data"]["name"] == "pipeline.tick")
-    });
+    let shown = platform
+        .look(|messages| messages.iter().any(|message| message.json["data"]["name"] == "pipeline.tick"));
     assert!(!shown, "ticks are nobody's business");
     gateway.stop().await;
 }

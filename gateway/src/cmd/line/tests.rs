@@ -217,8 +217,7 @@ impl House {
 
     fn everything(&self) -> Vec<Record> {
         let reader = self.core.reader().unwrap();
-        let mut all: Vec<Record> =
-            Class::ALL.into_iter().flat_map(|class| records(&reader, class)).collect();
+        let mut all: Vec<Record> = Class::ALL.into_iter().flat_map(|class| records(&reader, class)).collect();
         all.sort_by_key(|record| record.pos);
         all
     }
@@ -252,7 +251,8 @@ impl House {
             }
         }
         last.retain(|_, (_, alarm)| alarm.is_open());
-        let open = self.roll.open().into_iter().map(|open| (open.alarm.alarm.clone(), (open.seq, open.alarm)));
+        let open =
+            self.roll.open().into_iter().map(|open| (open.alarm.alarm.clone(), (open.seq, open.alarm)));
         assert_eq!(open.collect::<std::collections::BTreeMap<_, _>>(), last);
     }
 }
