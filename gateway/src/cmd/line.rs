@@ -98,36 +98,4 @@ impl Outlet for Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::action::Deed;
-    use crate::model::ids::{BootId, DeviceId};
-    use crate::model::stamp::{ClockTrust, Stamp};
-
-    #[test]
-    fn an_action_beyond_the_queue_is_counted_and_holds_up_nobody() {
-        let metrics = Arc::new(Metrics::new());
-        let (actions_tx, mut actions_rx) = mpsc::channel(2);
-        let mut queue = Queue { actions_tx, metrics: Arc::clone(&metrics) };
-        let at = Stamp { boot: BootId("b".into()), mono_ms: 1, wall_ms: 1, trust: ClockTrust::None };
-        let action = |n: u32| Action {
-            id: n.to_string(),
-            device: DeviceId::new("s").unwrap(),
-            deed: Deed::Hush,
-            alarm: None,
-            severity: None,
-            at: at.clone(),
-            act_within_ms: 1,
-            test: false,
-        };
-        for n in 0..3 {
-            queue.hand(action(n), n == 1);
-        }
-        let taken: Vec<_> = std::iter::from_fn(|| actions_rx.try_recv().ok()).collect();
-        assert_eq!(taken, [(action(0), false), (action(1), true)]);
-        drop(actions_rx);
-        queue.hand(action(4), false);
-        let drops = metrics.drops();
-        assert_eq!(drops.iter().map(|drop| drop.count).sum::<u64>(), 2, "{drops:?}");
-    }
-}
+mod tests;

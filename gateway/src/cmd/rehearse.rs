@@ -40,7 +40,8 @@ const STRETCH_RECORDS: Seq = 512;
 pub struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Rule files that replace those of the same name, or are added; the configuration's own rules if not given.
+    /// Files of rules that take the place of those of the same names, or are added; the configuration's own rules if not
+    /// given.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     rules: Vec<PathBuf>,
     /// From this time on, as records are stamped: RFC 3339, or a date, which begins at midnight UTC.

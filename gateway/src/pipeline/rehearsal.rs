@@ -45,12 +45,11 @@ impl Rehearsal {
         Self { pipeline, seq: 0 }
     }
 
-    /// Shows it the next record, in the order of positions; those that did not come from outside are passed over.
+    /// Shows it the next record, in the order of positions; of those that did not come from outside it learns the time.
     pub fn feed(&mut self, record: &Record, tell: &mut Tell<'_>) {
-        if !is_input(record) {
-            return;
+        if is_input(record) {
+            self.fold(record, tell);
         }
-        self.fold(record, tell);
         for _ in 0..TICKS_MAX {
             let due = self.pipeline.due_ms(&record.at.boot);
             if due.is_none_or(|due_ms| due_ms > record.at.mono_ms) {
