@@ -115,7 +115,11 @@ pub(super) struct View {
 
 impl View {
     /// Subscribes to everything that goes up, and returns when the broker has agreed.
-    pub(super) async fn open(platform: SocketAddr, root: &str, gateway: &GatewayName) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        platform: SocketAddr,
+        root: &str,
+        gateway: &GatewayName,
+    ) -> anyhow::Result<Self> {
         let mut options = MqttOptions::new("demo-platform", (platform.ip().to_string(), platform.port()));
         options.set_keep_alive(10).set_max_packet_size(Some(PACKET_BYTES_MAX));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();

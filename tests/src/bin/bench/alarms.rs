@@ -58,12 +58,19 @@ fn plan(rules: usize) -> Gateway {
     plan.gateway.push_str("rules_dir = \"rules\"\n");
     plan.buttons.clear();
     plan.sensors.clear();
-    plan.clients = (0..SPEAKERS_OF_METERS).map(meter_client).map(|name| (name, PASSWORD.to_owned())).collect();
+    plan.clients =
+        (0..SPEAKERS_OF_METERS).map(meter_client).map(|name| (name, PASSWORD.to_owned())).collect();
     plan.clients.push(("help".to_owned(), PASSWORD.to_owned()));
     // A table of its own: it may subscribe.
     write!(plan.extra, "[clients.voice]\nsubscribe = [\"voice/#\"]\n\n").expect("text can be written");
     for n in 0..METERS {
-        device(&mut plan.extra, &format!("meter-{n:03}"), "bench-meter", &meter_client(n % SPEAKERS_OF_METERS), n);
+        device(
+            &mut plan.extra,
+            &format!("meter-{n:03}"),
+            "bench-meter",
+            &meter_client(n % SPEAKERS_OF_METERS),
+            n,
+        );
     }
     for n in 0..BUTTONS {
         device(&mut plan.extra, &format!("help-{n:03}"), "z2m-button-action", "help", n);
@@ -76,7 +83,8 @@ fn plan(rules: usize) -> Gateway {
     let text = std::fs::read_to_string(&file).expect("the configuration can be read");
     std::fs::write(&file, text.replacen("\n[clients.voice]\n\n", "\n\n", 1)).expect("it can be written");
     let folder = gateway.folder();
-    std::fs::write(folder.join("profiles/bench-meter.toml"), meter_profile()).expect("a profile can be written");
+    std::fs::write(folder.join("profiles/bench-meter.toml"), meter_profile())
+        .expect("a profile can be written");
     std::fs::create_dir_all(folder.join("rules")).expect("a folder can be made");
     std::fs::write(folder.join("rules/emergency.toml"), HELP).expect("a rule can be written");
     std::fs::write(folder.join("rules/meters.toml"), meter_rules(rules)).expect("rules can be written");
@@ -142,7 +150,11 @@ fn meter_rules(count: usize) -> String {
 }
 
 fn account(name: &str) -> Account {
-    Account { client_id: name.to_owned(), user: Some((name.to_owned(), PASSWORD.to_owned())), topic: String::new() }
+    Account {
+        client_id: name.to_owned(),
+        user: Some((name.to_owned(), PASSWORD.to_owned())),
+        topic: String::new(),
+    }
 }
 
 /// Values of all meters in turn, at [`TRAFFIC`] messages a second, until the end.
@@ -182,12 +194,16 @@ fn note(times: &Times, n: usize) {
 async fn listen(address: SocketAddr, spoken: Times) -> JoinSet<()> {
     let stream = load::login(address, &account("voice")).await.expect("the speakers may log in");
     let (mut reader, mut writer) = stream.into_split();
-    writer.write_all(&wire::subscribe(Version::V311, 1, "voice/#")).await.expect("a subscription can be sent");
+    writer
+        .write_all(&wire::subscribe(Version::V311, 1, "voice/#"))
+        .await
+        .expect("a subscription can be sent");
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         while let Ok(Some(packet)) = wire::read(&mut reader, Version::V311).await {
             let Packet::Publish(order) = packet else { continue };
-            let Some(device) = order.topic.strip_prefix("voice/").and_then(|rest| rest.strip_suffix("/say")) else {
+            let Some(device) = order.topic.strip_prefix("voice/").and_then(|rest| rest.strip_suffix("/say"))
+            else {
                 continue;
             };
             let Some(n) = device.strip_prefix("voice-").and_then(|n| n.parse().ok()) else { continue };

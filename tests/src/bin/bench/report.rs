@@ -247,9 +247,17 @@ impl Findings {
             rows.push(Row::new(&what, "ms", Bar::AtMost(10.0), &[many.behind_ms()], &[]));
             let what =
                 format!("CPU for 10 000 messages of values, {} rules; peer: {} rules", many.rules, few.rules);
-            rows.push(Row::new(&what, "s", Bar::RatioAtMost(3.0), &[many.traffic_cpu_s], &[few.traffic_cpu_s]));
+            rows.push(Row::new(
+                &what,
+                "s",
+                Bar::RatioAtMost(3.0),
+                &[many.traffic_cpu_s],
+                &[few.traffic_cpu_s],
+            ));
         }
-        if let Some((seconds, outage)) = self.ours_outage.as_ref().and_then(|all| Some((all.rehearse_s?, all))) {
+        if let Some((seconds, outage)) =
+            self.ours_outage.as_ref().and_then(|all| Some((all.rehearse_s?, all)))
+        {
             let what = format!("rehearsal of {} records", outage.waiting);
             rows.push(Row::new(&what, "s", Bar::AtMost(60.0), &[seconds], &[]));
         }
