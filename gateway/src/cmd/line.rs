@@ -36,8 +36,7 @@ pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
     let roll = Arc::new(Roll::default());
     let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
     let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
-    let rules = Arc::clone(&loaded.rules);
-    let pipeline = Pipeline::new(plan(loaded, rules), Arc::clone(&roll), outlet);
+    let pipeline = Pipeline::new(plan(loaded, rules(loaded)), Arc::clone(&roll), outlet);
     Line { pipeline, roll, actions_rx }
 }
 

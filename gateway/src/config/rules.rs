@@ -118,13 +118,12 @@ fn tell(
         }
         let of_file = own.iter().find(|(_, source)| source.file == file);
         let tree = of_file.and_then(|(base, _)| trees.iter().find(|(of, _)| of == base));
-        match tree {
-            Some((base, tree)) => notes.extend(placed(vec![problem], tree, &(*base..base + 1))),
-            None => {
-                let message = format!("the shipped rules in {file}.toml: {}", problem.message);
-                let hint = "replace the file by one of the same name in `rules_dir`, or switch the rule off";
-                notes.push(Note::warning(0..1, message).hint(hint));
-            }
+        if let Some((base, tree)) = tree {
+            notes.extend(placed(vec![problem], tree, &(*base..base + 1)));
+        } else {
+            let message = format!("the shipped rules in {file}.toml: {}", problem.message);
+            let hint = "replace the file by one of the same name in `rules_dir`, or switch the rule off";
+            notes.push(Note::warning(0..1, message).hint(hint));
         }
     }
 }

@@ -106,11 +106,4 @@ impl Catalogue {
             self.models.get(profile).is_some_and(|m| m.ends.values().any(|ended| ended == event));
         by_profile || STANDARD_ENDS.iter().any(|(_, ended)| *ended == event)
     }
-
-    /// What ends an event at devices of a profile.
-    pub(super) fn ending(&self, profile: &ProfileName, event: &str) -> Option<&str> {
-        let of_model = self.models.get(profile).into_iter().flat_map(|model| &model.ends);
-        let of_model = of_model.map(|(ending, ended)| (ending.as_str(), ended.as_str()));
-        of_model.chain(STANDARD_ENDS).find(|(_, ended)| *ended == event).map(|(ending, _)| ending)
-    }
 }

@@ -314,7 +314,9 @@ impl Engine {
                 })
                 .map(|(key, _)| key.to_owned())
                 .collect();
-            explained.iter().for_each(|key| self.standing.remove(key));
+            for key in &explained {
+                self.standing.remove(key);
+            }
         }
     }
 

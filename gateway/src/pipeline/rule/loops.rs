@@ -28,7 +28,9 @@ pub(super) fn problems(rules: &Rules, directory: &Directory) -> Vec<(usize, Prob
             edges.iter().filter(|(_, next)| !next.is_empty()).map(|(index, _)| *index).collect();
         let before = edges.len();
         edges.retain(|index, _| acting.contains(index));
-        edges.values_mut().for_each(|next| next.retain(|index, _| acting.contains(index)));
+        for next in edges.values_mut() {
+            next.retain(|index, _| acting.contains(index));
+        }
         if edges.len() == before && edges.values().all(|next| !next.is_empty()) {
             break;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::catalogue::Catalogue;
 use super::config::RuleConfig;
 use crate::model::check::Problem;
-use crate::model::ids::{DeviceId, ProfileName};
+use crate::model::ids::{DeviceId, PointName, ProfileName};
 use crate::pipeline::directory::Directory;
 
 /// Similarity (Jaro-Winkler) from which a name is proposed.
@@ -47,8 +47,8 @@ impl<'a> Names<'a> {
         };
         known(&["on", "event"], "event", on.event.as_deref(), &self.events);
         known(&["on", "kind"], "kind", on.kind.as_deref(), &self.kinds);
-        known(&["on", "point"], "point", on.point.as_ref().map(|p| p.as_str()), &self.points);
-        known(&["on", "profile"], "profile", on.profile.as_ref().map(|p| p.as_str()), &self.profiles);
+        known(&["on", "point"], "point", on.point.as_ref().map(PointName::as_str), &self.points);
+        known(&["on", "profile"], "profile", on.profile.as_ref().map(ProfileName::as_str), &self.profiles);
         known(&["ends"], "event", config.ends.as_deref(), &self.events);
         for (index, device) in on.devices.iter().enumerate() {
             known(&["on", "devices", &index.to_string()], "device", Some(device.as_str()), &self.devices);

@@ -64,7 +64,8 @@ fn fits(rule: &Rule, expression: &Expression, whom: Whom<'_>, entry: &Entry) -> 
             expression.holds(&scene)
         });
         let first = answers.next().unwrap_or(Ok(false));
-        if first.is_err() && !(!expression.params.is_empty() && answers.any(|answer| answer.is_ok())) {
+        let other = !expression.params.is_empty() && answers.any(|answer| answer.is_ok());
+        if first.is_err() && !other {
             return Err(match first {
                 Err(Unanswered::Missing(name)) => format!("{name:?} is not there{}", near(&name, entry)),
                 Err(Unanswered::Misfit(reason)) => reason,

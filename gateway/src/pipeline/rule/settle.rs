@@ -23,7 +23,9 @@ impl Engine {
         };
         let gone: Vec<String> =
             self.kept.iter().filter(|(key, _)| kept(key).is_none()).map(|(key, _)| key.to_owned()).collect();
-        gone.iter().for_each(|key| self.kept.remove(key));
+        for key in &gone {
+            self.kept.remove(key);
+        }
     }
 
     /// Conditions of rules that are gone, and of devices that a rule does not select any more, are over.

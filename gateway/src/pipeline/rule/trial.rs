@@ -51,7 +51,7 @@ fn shape(out: &mut Vec<Problem>, trial: &Trial, index: &str) {
             out.push(Problem::error(&path, "steps stand in the order of `at_s`"));
         }
         before = step.at_s;
-        if step.event.is_some() == !step.points.is_empty() {
+        if step.event.is_some() != step.points.is_empty() {
             out.push(Problem::error(&path, "a step is an `event` or some `points`"));
         }
     }
@@ -250,14 +250,15 @@ fn entry<'a>(
                 model.ok_or_else(|| format!("there is no profile {:?}", profile.as_str()))?.clone(),
             )
         }
-        None => match fitting(config, trigger, steps.clone(), catalogue) {
-            Some((profile, model)) => (profile.clone(), model.clone()),
-            None => {
+        None => {
+            if let Some((profile, model)) = fitting(config, trigger, steps.clone(), catalogue) {
+                (profile.clone(), model.clone())
+            } else {
                 let kind = config.on.kind.clone().unwrap_or_else(|| "device".to_owned());
                 let profile = ProfileName::new("trial").map_err(|error| error.to_string())?;
                 (profile, Model { kind, ..Model::default() })
             }
-        },
+        }
     };
     let Model { kind, mut points, mut events, .. } = model;
     for (point, value) in steps.clone().flat_map(|step| &step.points) {
