@@ -117,10 +117,13 @@ pub async fn measure(device: &mut Device, sensor: &str, level: u64) -> Result<Ac
     device.publish(&topic(sensor), json!({ "level": level }).to_string().as_bytes()).await
 }
 
-/// Whether a message is a press of `button`; which one.
+/// Whether a message is the event of a press of `button`; which one. The alarm that it raises tells its parameters too.
 pub fn pressed(message: &Message, button: &str) -> Option<u64> {
     let data = &message.json["data"];
-    let ours = data["name"] == "button.pressed" && data["device"]["id"] == button && !message.retained;
+    let ours = message.text("class") == "event"
+        && data["name"] == "button.pressed"
+        && data["device"]["id"] == button
+        && !message.retained;
     ours.then(|| message.param("n").as_u64())?
 }
 

@@ -1,9 +1,10 @@
 //! The life of an alarm as the platform sees it, over kill -9 and commands: a dead field bus is one alarm that names what it
 //! hides, a snapshot lists it, and it is over when a person has seen it.
 
+use std::process::Command;
 use std::time::Duration;
 
-use gatehouse_tests::gateway::{Gateway, Plan};
+use gatehouse_tests::gateway::{self, Gateway, Plan};
 use gatehouse_tests::modbus::{At, Slave};
 use gatehouse_tests::mosquitto::Mosquitto;
 use gatehouse_tests::platform::{Message, Platform};
@@ -68,7 +69,9 @@ async fn a_dead_bus_is_one_alarm_over_kill_9_until_somebody_has_seen_it() {
             "\n[devices.m{unit}]\nprofile = \"modbus-button\"\nbus = \"field\"\nunit = {unit}\n"
         ));
     }
-    let mut gateway = Gateway::start(plan).await;
+    let mut gateway = Gateway::prepare(plan);
+    // It is not ready while its bus is dead.
+    gateway.spawn(&mut Command::new(gateway::program()));
     let first = state_comes(&platform, "unacknowledged", 0).await;
     assert_eq!(
         (&first["data"]["hides"], &first["data"]["active"]),
@@ -81,7 +84,7 @@ async fn a_dead_bus_is_one_alarm_over_kill_9_until_somebody_has_seen_it() {
 
     gateway.kill();
     let before = platform.look(<[Message]>::len);
-    gateway.run().await;
+    gateway.spawn(&mut Command::new(gateway::program()));
     let snapshot = platform.await_message("a snapshot with the alarm", SOON, |message| {
         message.channel() == "snapshot" && message.json["data"]["alarms"] != json!([])
     });

@@ -72,7 +72,9 @@ impl Field {
 
 fn is(message: &Message, device: &str, name: &str) -> bool {
     let data = &message.json["data"];
-    !message.retained && data["device"]["id"] == device && data["name"] == name
+    // Alarms tell the same of the event that raised them.
+    let event = message.text("class") == "event" && !message.retained;
+    event && data["device"]["id"] == device && data["name"] == name
 }
 
 #[tokio::test(flavor = "multi_thread")]
