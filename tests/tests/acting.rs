@@ -97,8 +97,8 @@ fn plan(name: &str, url: &str) -> Plan {
     let mut plan = Plan::new(name, url);
     plan.clients = vec![(HORNS.to_owned(), SECRET.to_owned())];
     plan.listeners = vec![HORNS.to_owned()];
-    plan.extra = DEVICES.to_owned();
-    plan.gateway = "rules_dir = \"rules\"\n".to_owned();
+    plan.extra.push_str(DEVICES);
+    plan.gateway.push_str("rules_dir = \"rules\"\n");
     plan.uplinks[0] = plan.uplinks[0].clone().extra("commands = { allow = [\"door.open\", \"speak\"] }");
     plan
 }

@@ -133,7 +133,7 @@ async fn a_timer_goes_on_after_a_kill_and_fires_once_by_itself() {
     let (_mosquitto, platform, mut gateway) = begin("gw-timer").await;
     let mut device = Device::connect_patiently(&gateway.login()).await;
     measure(&mut device, "meter-1", 90).await.unwrap();
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     // A value may wait a second for its commit; this press is on disk with it.
     press(&mut device, "button-1", 1).await.unwrap();
     tokio::time::sleep(HIGH_FOR / 4).await;

@@ -240,7 +240,7 @@ impl Outcome {
             writeln!(out, "  {time:24}  {:width$}  {}", raised.rule, raised.device)?;
         }
         if would > SHOWN_MAX as u64 {
-            writeln!(out, "  … {} in all; --json lists more", would)?;
+            writeln!(out, "  … {would} in all; --json lists more")?;
         }
         self.write_sparse(out)
     }

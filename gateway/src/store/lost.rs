@@ -72,7 +72,7 @@ impl Shut {
             Ok(Ok(rows)) => fold.load(rows),
             // They are taken up when the file is open at last.
             Ok(Err(error)) => {
-                tracing::warn!(error = in_full(&error), "the state of the rules cannot be read")
+                tracing::warn!(error = in_full(&error), "the state of the rules cannot be read");
             }
             Err(_unreadable) => {}
         }

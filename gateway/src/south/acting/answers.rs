@@ -136,7 +136,6 @@ fn judge(ack: &Ack, names: &[String; 2], message: &serde_json::Value) -> Option<
     among(&ack.pointer, &ack.one_of).map(|_said| Answer { yes: true, detail })
 }
 
-#[expect(clippy::float_cmp, reason = "an answer is a code, written the same on both sides")]
 fn same(value: &Value, said: &serde_json::Value) -> bool {
     match value {
         Value::Bool(value) => said.as_bool() == Some(*value),

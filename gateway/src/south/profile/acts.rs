@@ -371,7 +371,9 @@ fn ack_problems(out: &mut Vec<Problem>, path: &[&str], ack: &Ack) {
         ("refused", refused.and_then(|refused| refused.pointer.as_ref())),
     ];
     for (key, pointer) in others {
-        pointer.into_iter().for_each(|pointer| super::check::pointer(out, &at(key), pointer));
+        if let Some(pointer) = pointer {
+            super::check::pointer(out, &at(key), pointer);
+        }
     }
     if ack.one_of.is_empty() || refused.is_some_and(|refused| refused.one_of.is_empty()) {
         out.push(Problem::error(path, "an empty list never matches"));

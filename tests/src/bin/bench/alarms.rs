@@ -296,7 +296,7 @@ pub async fn alarms(rules: usize) -> Alarms {
 
 /// Seconds of `gatehouse rehearse` over the journal of `folder`.
 pub fn rehearse_s(config: &Path) -> f64 {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let status = Command::new(program())
         .args(["rehearse", "--json", "--config"])
         .arg(config)
