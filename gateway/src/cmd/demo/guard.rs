@@ -84,8 +84,16 @@ fn lock(said: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Presses the button of this account once, and returns when the gateway has acknowledged it.
-pub(super) async fn press(port: u16, name: &ClientName, account: &Account) -> anyhow::Result<()> {
+/// Presses the button of this account once, and says it again until the gateway has acknowledged it: on a lost disk it does
+/// not.
+pub(super) async fn press(port: u16, name: ClientName, account: Account) {
+    while let Err(error) = say(port, &name, &account).await {
+        tracing::debug!(%error, "the demo's button says it again");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn say(port: u16, name: &ClientName, account: &Account) -> anyhow::Result<()> {
     let talker = account.talkers.first().context("the demo's button has no device")?;
     let (client, mut events) = connect(port, name, &account.secret);
     let options = PublishOptions::new(QoS::AtLeastOnce);

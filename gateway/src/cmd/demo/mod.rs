@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -201,7 +202,12 @@ async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Durati
     };
     let ((clinic, clinic_account), (guard, guard_account)) = (take(CLINIC)?, take(GUARD_ROOM)?);
     let speaker = Speaker::start(port, &guard, &guard_account)?;
-    let mut scenario = Scenario { press: Some((port, clinic, clinic_account)), speaker, help: None };
+    let mut scenario = Scenario {
+        press: Some((port, clinic, clinic_account)),
+        pressing: JoinSet::new(),
+        speaker,
+        help: None,
+    };
     let hush = CancellationToken::new();
     let (mut devices, said) = compound::start(port, accounts, &hush, fastrand::u64(..));
     module.animate(&hush, fastrand::u64(..));
@@ -225,6 +231,7 @@ async fn scene(folder: &Path, data_dir: Option<PathBuf>, runs_for: Option<Durati
         (help.life, help.over) = (received.lives.life(&alarm), received.lives.is_over(&alarm));
     }
     daemon.stop().await?;
+    scenario.pressing.shutdown().await;
     scenario.speaker.remove().await;
     module.remove().await;
     view.close().await;
@@ -320,6 +327,7 @@ fn free_port() -> std::io::Result<u16> {
 struct Scenario {
     /// The broker's port and the button's account, until it was pressed.
     press: Option<(u16, ClientName, Account)>,
+    pressing: JoinSet<()>,
     speaker: Speaker,
     help: Option<Help>,
 }
@@ -330,7 +338,7 @@ impl Scenario {
         if age >= PRESS_AFTER
             && let Some((port, name, account)) = self.press.take()
         {
-            guard::press(port, &name, &account).await?;
+            self.pressing.spawn(guard::press(port, name, account));
             println!("== the clinic's button is pressed 诊所按下紧急按钮 ==");
             self.help = Some(Help::default());
         }
@@ -344,7 +352,7 @@ impl Scenario {
             let order = {
                 let lives = &mut view.received().lives;
                 let alarm = lives.alarm_of(CLINIC_BUTTON).map(str::to_owned);
-                alarm.and_then(|alarm| lives.next_order(&alarm))
+                alarm.and_then(|alarm| lives.next_order(&alarm, Instant::now()))
             };
             if let Some(order) = order {
                 println!("  operator 值班员  {}", order["command"].as_str().unwrap_or_default());

@@ -1,24 +1,34 @@
 //! The operator at the demo's platform: takes the alarm that was raised while the uplink was cut, by commands, and sees its
 //! life.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-/// What the operator orders, one after the other, each when the one before was answered.
+/// What the operator orders, one after the other, each when the one before is done.
 const ORDERS: [(&str, &str); 3] = [
     ("alarm.acknowledge", "seen"),
     ("alarm.handle", "somebody had fallen, an ambulance is there"),
     ("alarm.close", "over"),
 ];
 
+/// A command that was refused, because the box's disk was lost for example, is given again after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 /// An alarm as the platform saw it: one line for each revision.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     alarms: BTreeMap<String, BTreeMap<u64, Value>>,
-    answers: BTreeSet<String>,
-    ordered: usize,
+    /// Commands that have their last answer: whether it is done.
+    answers: BTreeMap<String, bool>,
+    /// How many orders are done.
+    done: usize,
+    /// The command that was given last, and when.
+    given: Option<(String, Instant)>,
+    commands: u32,
 }
 
 impl Lives {
@@ -35,7 +45,7 @@ impl Lives {
         if data["last"].as_bool() == Some(true)
             && let Some(id) = data["command_id"].as_str()
         {
-            self.answers.insert(id.to_owned());
+            self.answers.insert(id.to_owned(), data["outcome"] == "done");
         }
     }
 
@@ -47,29 +57,36 @@ impl Lives {
         self.alarms.iter().find(|(_, revs)| ours(revs)).map(|(alarm, _)| alarm.as_str())
     }
 
-    /// The next command about an alarm, when the one before has its answer; none when all is done or not yet.
-    pub(super) fn next_order(&mut self, alarm: &str) -> Option<Value> {
-        if self.ordered > 0 && !self.answers.contains(&id_of(self.ordered - 1)) {
-            return None;
+    /// The next command about an alarm, when the one before is done; none when all is, or not yet.
+    pub(super) fn next_order(&mut self, alarm: &str, now: Instant) -> Option<Value> {
+        if let Some((id, at)) = &self.given {
+            match self.answers.get(id) {
+                Some(true) => self.done += 1,
+                Some(false) if now.duration_since(*at) >= AGAIN_AFTER => {}
+                Some(false) | None => return None,
+            }
+            self.given = None;
         }
-        let (command, reason) = ORDERS.get(self.ordered)?;
+        let (command, reason) = ORDERS.get(self.done)?;
         let last = self.alarms.get(alarm)?.values().next_back()?;
         let args = if *command == "alarm.handle" {
             json!({ "alarm": alarm, "result": "genuine", "note": reason })
         } else {
             json!({ "alarm": alarm })
         };
+        self.commands += 1;
+        let id = format!("demo-{}", self.commands);
         let order = json!({
-            "id": id_of(self.ordered),
+            "id": id,
             "command": command,
             // The box's own clock: good also while its wall clock is not trusted.
             "issued": { "bootid": last["bootid"], "monotonic": last["monotonic"] },
-            "lifetime_s": 60,
+            "lifetime_s": 300,
             "operator": "duty-1",
             "reason": reason,
             "args": args,
         });
-        self.ordered += 1;
+        self.given = Some((id, now));
         Some(order)
     }
 
@@ -104,8 +121,4 @@ impl Lives {
         })
         .collect()
     }
-}
-
-fn id_of(order: usize) -> String {
-    format!("demo-{order}")
 }
