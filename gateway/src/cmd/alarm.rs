@@ -360,7 +360,13 @@ mod tests {
     fn listed(id: &str, level: Severity) -> Listed {
         let at = Stamp { boot: BootId("b".into()), mono_ms: 1, wall_ms: 0, trust: ClockTrust::Ntp };
         let text = Text { zh: "烟雾报警".to_owned(), en: "smoke".to_owned() };
-        let draft = Draft::of_gateway(&at, None, ("smoke.detected", Some(level)), Default::default(), text);
+        let draft = Draft::of_gateway(
+            &at,
+            None,
+            ("smoke.detected", Some(level)),
+            std::collections::BTreeMap::new(),
+            text,
+        );
         let Body::Event(raised) = draft.body else { panic!("no event") };
         Listed {
             seq: 1,

@@ -237,8 +237,13 @@ mod tests {
         {
             assert!(shown.contains(part), "{part} in {shown}");
         }
-        let other =
-            Draft::of_gateway(&at, None, ("clock.changed", None), Default::default(), Text::default());
+        let other = Draft::of_gateway(
+            &at,
+            None,
+            ("clock.changed", None),
+            std::collections::BTreeMap::new(),
+            Text::default(),
+        );
         let Body::Event(raised) = other.body.clone() else { panic!("no event") };
         assert_eq!(line_of(&record(other)), None);
 

@@ -37,7 +37,7 @@ use self::care::{Care, CareConfig};
 use self::directory::Directory;
 use self::rule::{Engine, Rules};
 use self::signal::Signal;
-use self::table::Table;
+use self::table::{Rows, Table};
 use self::time::Time;
 
 /// Deadlines that one record may fire; the rest follow with the next record or tick.
@@ -73,15 +73,34 @@ pub(in crate::pipeline) struct Out {
     pub(in crate::pipeline) drafts: Vec<Draft>,
 }
 
-/// A part of the pipeline that keeps rows.
+/// A part of the pipeline: all that it remembers stands in tables.
 trait Part {
-    /// Takes up a stored row if it is one of its own.
-    fn load(&mut self, key: &str, value: &str) -> bool;
-    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>);
-    fn commit(&mut self, saved: bool);
-    fn rollback(&mut self);
+    fn tables(&self) -> Vec<&dyn Rows>;
+    fn tables_mut(&mut self) -> Vec<&mut dyn Rows>;
     /// Its first deadline and the key of the row that it belongs to.
     fn next_due(&self) -> Option<(u64, String)>;
+
+    /// Rows were loaded or taken back: what was concluded from them is to be looked at again.
+    fn reconsider(&mut self) {}
+
+    /// Takes up a stored row if it is one of its own.
+    fn load(&mut self, key: &str, value: &str) -> bool {
+        self.reconsider();
+        self.tables_mut().into_iter().any(|table| table.load(key, value))
+    }
+
+    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
+        self.tables().into_iter().for_each(|table| table.unsaved(out));
+    }
+
+    fn commit(&mut self, saved: bool) {
+        self.tables_mut().into_iter().for_each(|table| table.commit(saved));
+    }
+
+    fn rollback(&mut self) {
+        self.tables_mut().into_iter().for_each(Rows::rollback);
+        self.reconsider();
+    }
 }
 
 /// The pipeline.
@@ -296,7 +315,7 @@ impl Fold for Pipeline {
         }
         // Time alone is no news where nothing waits for it; but what is stored is stored with the time that it is of.
         if !rows.is_empty() {
-            self.time.row(NOW, &mut rows);
+            rows.push(self.time.row(NOW));
         } else if self.next_due().is_some() {
             self.time.unsaved(&mut rows);
         }

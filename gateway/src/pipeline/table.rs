@@ -17,6 +17,19 @@ pub(super) trait Row: Clone + PartialEq + Debug + Serialize + DeserializeOwned {
     }
 }
 
+/// A table, whatever its rows are.
+pub(super) trait Rows {
+    /// Takes up a stored row, if it is one of these. A row that cannot be read any more is dropped: its rule or device
+    /// begins anew. One that was changed here since is newer than the stored one.
+    fn load(&mut self, key: &str, value: &str) -> bool;
+    /// Rows that are not stored as they are; no value where the row is gone.
+    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>);
+    /// What was changed has happened; `saved`: and is stored.
+    fn commit(&mut self, saved: bool);
+    /// What was changed since the last commit never happened.
+    fn rollback(&mut self);
+}
+
 /// Rows of one kind, under keys that begin with a prefix of their own in the journal.
 #[derive(Debug)]
 pub(super) struct Table<R> {
@@ -37,25 +50,6 @@ impl<R: Row> Table<R> {
             before: BTreeMap::new(),
             unsaved: BTreeSet::new(),
         }
-    }
-
-    /// Takes up a stored row, if it is one of these. A row that cannot be read any more is dropped: its rule or device
-    /// begins anew. One that was changed here since is newer than the stored one.
-    pub(super) fn load(&mut self, key: &str, value: &str) -> bool {
-        let Some(key) = key.strip_prefix(self.prefix) else { return false };
-        if self.unsaved.contains(key) {
-            return true;
-        }
-        match serde_json::from_str::<R>(value) {
-            Ok(row) => {
-                self.dues.extend(row.due_ms().map(|due| (due, key.to_owned())));
-                self.rows.insert(key.to_owned(), row);
-            }
-            Err(_unreadable) => {
-                self.unsaved.insert(key.to_owned());
-            }
-        }
-        true
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&R> {
@@ -113,28 +107,43 @@ impl<R: Row> Table<R> {
         self.dues.first().map(|(due, key)| (*due, key.as_str()))
     }
 
-    /// Rows that are not stored as they are; no value where the row is gone.
-    pub(super) fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
-        out.extend(self.unsaved.iter().map(|key| {
-            let value = self.rows.get(key).and_then(|row| serde_json::to_string(row).ok());
-            (format!("{}{key}", self.prefix), value)
-        }));
-    }
-
-    /// A row as it is, stored or not.
-    pub(super) fn row(&self, key: &str, out: &mut Vec<(String, Option<String>)>) {
+    /// A row as it is, stored or not; no value where it is gone.
+    pub(super) fn row(&self, key: &str) -> (String, Option<String>) {
         let value = self.rows.get(key).and_then(|row| serde_json::to_string(row).ok());
-        out.push((format!("{}{key}", self.prefix), value));
+        (format!("{}{key}", self.prefix), value)
+    }
+}
+
+impl<R: Row> Rows for Table<R> {
+    fn load(&mut self, key: &str, value: &str) -> bool {
+        let Some(key) = key.strip_prefix(self.prefix) else { return false };
+        if self.unsaved.contains(key) {
+            return true;
+        }
+        match serde_json::from_str::<R>(value) {
+            Ok(row) => {
+                self.dues.extend(row.due_ms().map(|due| (due, key.to_owned())));
+                self.rows.insert(key.to_owned(), row);
+            }
+            Err(_unreadable) => {
+                self.unsaved.insert(key.to_owned());
+            }
+        }
+        true
     }
 
-    pub(super) fn commit(&mut self, saved: bool) {
+    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
+        out.extend(self.unsaved.iter().map(|key| self.row(key)));
+    }
+
+    fn commit(&mut self, saved: bool) {
         self.before.clear();
         if saved {
             self.unsaved.clear();
         }
     }
 
-    pub(super) fn rollback(&mut self) {
+    fn rollback(&mut self) {
         for (key, row) in std::mem::take(&mut self.before) {
             self.place(&key, row);
         }

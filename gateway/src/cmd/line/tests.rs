@@ -110,10 +110,11 @@ fn compound() -> (TempDir, Loaded) {
     let dir = tempfile::tempdir().unwrap();
     let mut text = COMPOUND.to_owned();
     for (id, _, profile) in DEVICES {
-        text += &format!(
+        let device = format!(
             "[devices.{id}]\nprofile = \"{profile}\"\nclient = \"z2m\"\naddress = \"{id}\"\ntags = [\"door\"]\n\
              place = {{ building = \"3\" }}\n"
         );
+        text.push_str(&device);
     }
     std::fs::write(dir.path().join("gatehouse.toml"), text).unwrap();
     std::fs::create_dir(dir.path().join("rules")).unwrap();
@@ -148,8 +149,12 @@ fn event(n: usize, name: &str, at: Stamp) -> Draft {
 /// Something from outside; an order is about the first open alarm, whichever that is then.
 #[derive(Debug, Clone)]
 enum Step {
-    Says(Draft),
+    Says(Box<Draft>),
     Orders(AlarmVerb, Stamp),
+}
+
+fn says(draft: Draft) -> Step {
+    Step::Says(Box::new(draft))
 }
 
 /// Minutes of a compound: presses, doors, ticks, orders, pauses, a clock that jumps by a year, and one reboot.
@@ -166,15 +171,15 @@ fn script(rng: &mut fastrand::Rng, clock: &ManualClock, steps: usize) -> Vec<Ste
         }
         let at = clock.now();
         script.push(match rng.u8(..16) {
-            0..=2 => Step::Says(tick(&at)),
-            3..=6 => Step::Says(event(rng.usize(..3), "button.pressed", at)),
-            7..=9 => Step::Says(event(rng.usize(3..5), "contact.opened", at)),
-            10..=12 => Step::Says(event(rng.usize(3..5), "contact.closed", at)),
+            0..=2 => says(tick(&at)),
+            3..=6 => says(event(rng.usize(..3), "button.pressed", at)),
+            7..=9 => says(event(rng.usize(3..5), "contact.opened", at)),
+            10..=12 => says(event(rng.usize(3..5), "contact.closed", at)),
             13 => {
                 let sample = Sample::good(PointName::new("battery").unwrap(), Value::Float(1.0), None);
                 let (device, place) = (device(rng.usize(..5)), Place::default());
                 let body = Body::Telemetry(Telemetry { device, place, samples: vec![sample] });
-                Step::Says(Draft { at, test: false, dedup: None, body })
+                says(Draft { at, test: false, dedup: None, body })
             }
             14 => Step::Orders(AlarmVerb::Acknowledge, at),
             _ => Step::Orders([AlarmVerb::Close, AlarmVerb::Shelve { for_s: 9 }][rng.usize(..2)].clone(), at),
@@ -201,7 +206,7 @@ impl House {
 
     fn draft(&self, n: usize, step: &Step) -> Draft {
         match step {
-            Step::Says(draft) => draft.clone(),
+            Step::Says(draft) => (**draft).clone(),
             Step::Orders(verb, at) => {
                 let alarm = self.roll.open().first().map(|open| open.alarm.alarm.clone());
                 let actor = Actor {

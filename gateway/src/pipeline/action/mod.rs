@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::spec::{ActionSpec, Near};
 use super::directory::{Directory, Entry};
 use super::signal::{Clear, Raise, Signal};
-use super::table::{Row, Table};
+use super::table::{Row, Rows, Table};
 use super::time::Time;
 use super::{Now, Out, Part};
 use crate::model::action::{Action, Deed, Progress, Report};
@@ -333,20 +333,12 @@ fn notice(
 }
 
 impl Part for Actions {
-    fn load(&mut self, key: &str, value: &str) -> bool {
-        self.pending.load(key, value)
+    fn tables(&self) -> Vec<&dyn Rows> {
+        vec![&self.pending]
     }
 
-    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
-        self.pending.unsaved(out);
-    }
-
-    fn commit(&mut self, saved: bool) {
-        self.pending.commit(saved);
-    }
-
-    fn rollback(&mut self) {
-        self.pending.rollback();
+    fn tables_mut(&mut self) -> Vec<&mut dyn Rows> {
+        vec![&mut self.pending]
     }
 
     fn next_due(&self) -> Option<(u64, String)> {

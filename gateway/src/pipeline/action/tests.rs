@@ -101,26 +101,22 @@ fn record(draft: Draft) -> Record {
 }
 
 /// Ids of the devices that are asked, and the names of the other events.
-fn asks(actions: &mut Actions, now: &Now, asked: Asked) -> (Vec<String>, Vec<String>) {
+fn asks(actions: &mut Actions, now: &Now, asked: &Asked) -> (Vec<String>, Vec<String>) {
     let mut out = Out::default();
-    actions.ask(now, &asked, &mut out);
+    actions.ask(now, asked, &mut out);
     let (mut devices, mut others) = (Vec::new(), Vec::new());
     for draft in out.drafts {
         let record = record(draft);
-        match Action::read(&record) {
-            Some(action) => {
-                actions.asked(now, &action);
-                devices.push(action.device.as_str().to_owned());
-            }
-            None => {
-                let Body::Event(event) = record.body else { panic!("no event") };
-                let reason = match event.params.get("reason") {
-                    Some(Value::Text(reason)) => format!("{} {reason}", event.name),
-                    _ => event.name.clone(),
-                };
-                others.push(reason);
-            }
+        if let Some(action) = Action::read(&record) {
+            actions.asked(now, &action);
+            devices.push(action.device.as_str().to_owned());
+            continue;
         }
+        let Body::Event(event) = record.body else { panic!("no event") };
+        others.push(match event.params.get("reason") {
+            Some(Value::Text(reason)) => format!("{} {reason}", event.name),
+            _ => event.name.clone(),
+        });
     }
     (devices, others)
 }
@@ -151,7 +147,7 @@ fn devices_are_chosen_by_place_and_ability() {
         (Near::SameUnit, Place::default(), vec![]),
         (Near::SameHousehold, place("5", "1"), vec!["horn-5-1"]),
     ] {
-        let (devices, others) = asks(&mut actions(), &now(1_500), asked(button(place), speak(near)));
+        let (devices, others) = asks(&mut actions(), &now(1_500), &asked(button(place), speak(near)));
         assert_eq!(devices, expected, "{near:?}");
         assert_eq!(others.is_empty(), !devices.is_empty(), "{others:?}");
     }
@@ -160,7 +156,7 @@ fn devices_are_chosen_by_place_and_ability() {
 #[test]
 fn fire_opens_the_affected_unit_and_nothing_else() {
     let fire = |place| alarm(Category::Fire, Severity::Critical, place);
-    let of = |alarm, spec| asks(&mut actions(), &now(1_500), asked(alarm, spec));
+    let of = |alarm, spec| asks(&mut actions(), &now(1_500), &asked(alarm, spec));
     assert_eq!(of(fire(place("3", "1")), unlock(Some(Near::SameUnit))).0, ["door-3-1"]);
     assert_eq!(of(fire(Place::default()), unlock(Some(Near::SameUnit))).0, [""; 0]);
     for (alarm, spec) in [
@@ -187,7 +183,7 @@ fn what_is_said_names_no_household() {
 #[test]
 fn an_old_alarm_stands_and_nothing_is_done() {
     let button = || alarm(Category::Emergency, Severity::Critical, place("3", "1"));
-    let old = |actions: &mut Actions, now: &Now| asks(actions, now, asked(button(), speak(Near::SameUnit)));
+    let old = |actions: &mut Actions, now: &Now| asks(actions, now, &asked(button(), speak(Near::SameUnit)));
     assert_eq!(old(&mut actions(), &now(31_000)).0, ["horn-3-1"]);
     let (devices, others) = old(&mut actions(), &now(31_001));
     assert_eq!((devices.len(), others), (0, vec![ACTION_EXPIRED.to_owned()]));
@@ -203,7 +199,7 @@ fn an_old_alarm_stands_and_nothing_is_done() {
     assert_eq!(old(&mut actions, &later).0, ["horn-3-1"]);
     let fire =
         asked(alarm(Category::Fire, Severity::Critical, place("3", "1")), unlock(Some(Near::SameUnit)));
-    assert_eq!(asks(&mut actions, &later, fire).1, [ACTION_EXPIRED]);
+    assert_eq!(asks(&mut actions, &later, &fire).1, [ACTION_EXPIRED]);
 }
 
 #[test]
@@ -213,7 +209,7 @@ fn quiet_hours_silence_all_but_the_critical() {
     spec.quiet = Some(Quiet { from: "22:00".into(), to: "09:00".into() });
     let of = |severity, now: &Now| {
         let alarm = alarm(Category::Vehicle, severity, place("3", "1"));
-        asks(&mut actions(), now, asked(alarm, spec.clone()))
+        asks(&mut actions(), now, &asked(alarm, spec.clone()))
     };
     assert_eq!(of(Severity::Major, &now(1_500)).1, ["action.withheld quiet"]);
     assert_eq!(of(Severity::Critical, &now(1_500)).0.len(), 1);
@@ -229,7 +225,7 @@ fn quiet_hours_silence_all_but_the_critical() {
 fn what_failed_is_an_alarm_until_the_device_acts_again() {
     let mut actions = actions();
     let button = || alarm(Category::Emergency, Severity::Critical, place("3", "1"));
-    asks(&mut actions, &now(1_500), asked(button(), speak(Near::SameUnit)));
+    asks(&mut actions, &now(1_500), &asked(button(), speak(Near::SameUnit)));
     let report =
         |progress| Report { action: "e-1-rule.1-1".into(), progress, attempt: 1, detail: "x".into() };
     let mut signals = Vec::new();
@@ -242,7 +238,7 @@ fn what_failed_is_an_alarm_until_the_device_acts_again() {
     assert!(raise.actions.is_empty(), "a failed action asks for none");
     actions.reported(&now(2_000), &report(Progress::Failed), &mut signals);
     assert_eq!((signals.len(), actions.unfinished().len()), (1, 0), "once");
-    asks(&mut actions, &now(3_000), asked(button(), speak(Near::SameUnit)));
+    asks(&mut actions, &now(3_000), &asked(button(), speak(Near::SameUnit)));
     actions.reported(&now(4_000), &report(Progress::Confirmed), &mut signals);
     assert!(matches!(&signals[1], Signal::Clear(clear) if clear.subject == "horn-3-1"));
 }
@@ -251,7 +247,7 @@ fn what_failed_is_an_alarm_until_the_device_acts_again() {
 fn what_nobody_reports_is_unknown_after_its_time_also_over_a_restart() {
     let mut first = actions();
     let button = alarm(Category::Emergency, Severity::Critical, place("3", "1"));
-    asks(&mut first, &now(1_500), asked(button, speak(Near::SameUnit)));
+    asks(&mut first, &now(1_500), &asked(button, speak(Near::SameUnit)));
     let mut rows = Vec::new();
     first.unsaved(&mut rows);
     let mut actions = actions();
@@ -274,7 +270,7 @@ fn an_alarm_asks_for_a_bounded_number() {
     let directory = Directory { devices: many.collect() };
     let mut actions = Actions::new(Arc::new(directory), 480);
     let button = alarm(Category::Emergency, Severity::Critical, place("3", "1"));
-    let (devices, others) = asks(&mut actions, &now(1_500), asked(button, speak(Near::SameUnit)));
+    let (devices, others) = asks(&mut actions, &now(1_500), &asked(button, speak(Near::SameUnit)));
     assert_eq!((devices.len(), others), (ACTIONS_AT_ONCE_MAX, vec!["action.withheld limit".to_owned()]));
 }
 
@@ -282,7 +278,7 @@ fn an_alarm_asks_for_a_bounded_number() {
 fn a_test_calls_nobody() {
     let button = alarm(Category::Emergency, Severity::Critical, place("3", "1"));
     let asked = Asked { test: true, ..asked(button, speak(Near::SameUnit)) };
-    assert_eq!(asks(&mut actions(), &now(1_500), asked), (vec![], vec![]));
+    assert_eq!(asks(&mut actions(), &now(1_500), &asked), (vec![], vec![]));
 }
 
 #[test]

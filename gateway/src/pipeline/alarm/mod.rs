@@ -30,7 +30,7 @@ use self::supervision::{Bus, Held};
 use super::action::Asked;
 use super::directory::Directory;
 use super::signal::{Clear, Raise, Signal};
-use super::table::{Row, Table};
+use super::table::{Row, Rows, Table};
 use super::{Now, Out, Part};
 
 pub use self::config::AlarmConfig;
@@ -338,36 +338,15 @@ fn fit(condition: &mut Event) {
 }
 
 impl Part for Book {
-    fn load(&mut self, key: &str, value: &str) -> bool {
-        self.open.load(key, value)
-            || self.subjects.load(key, value)
-            || self.held.load(key, value)
-            || self.buses.load(key, value)
-            || self.flood.load(key, value)
+    fn tables(&self) -> Vec<&dyn Rows> {
+        vec![&self.open, &self.subjects, &self.held, &self.buses, &self.flood]
     }
 
-    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
-        self.open.unsaved(out);
-        self.subjects.unsaved(out);
-        self.held.unsaved(out);
-        self.buses.unsaved(out);
-        self.flood.unsaved(out);
+    fn tables_mut(&mut self) -> Vec<&mut dyn Rows> {
+        vec![&mut self.open, &mut self.subjects, &mut self.held, &mut self.buses, &mut self.flood]
     }
 
-    fn commit(&mut self, saved: bool) {
-        self.open.commit(saved);
-        self.subjects.commit(saved);
-        self.held.commit(saved);
-        self.buses.commit(saved);
-        self.flood.commit(saved);
-    }
-
-    fn rollback(&mut self) {
-        self.open.rollback();
-        self.subjects.rollback();
-        self.held.rollback();
-        self.buses.rollback();
-        self.flood.rollback();
+    fn reconsider(&mut self) {
         // The record's place is given to another one.
         self.minted = (0, BTreeMap::new());
     }

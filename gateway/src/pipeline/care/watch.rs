@@ -9,7 +9,7 @@ use crate::model::record::{Body, Event, Quality, Record, Sample, Telemetry, Valu
 use super::super::action::spec::ActionSpec;
 use super::super::directory::Directory;
 use super::super::signal::Signal;
-use super::super::table::Table;
+use super::super::table::{Row, Rows, Table};
 use super::super::time::minute_of_day;
 use super::super::{Now, Out, Part};
 use super::config::{self, CareConfig, Household, Said, Sign};
@@ -492,53 +492,38 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-fn owned<R: super::super::table::Row>(table: &Table<R>) -> Vec<(String, R)> {
+fn owned<R: Row>(table: &Table<R>) -> Vec<(String, R)> {
     table.iter().map(|(key, row)| (key.to_owned(), row.clone())).collect()
 }
 
 impl Part for Care {
-    fn load(&mut self, key: &str, value: &str) -> bool {
-        self.lives.load(key, value)
-            || self.sensors.load(key, value)
-            || self.values.load(key, value)
-            || self.flows.load(key, value)
-            || self.nights.load(key, value)
-            || self.buses.load(key, value)
-            || self.consents.load(key, value)
-            || self.pulse.load(key, value)
+    fn tables(&self) -> Vec<&dyn Rows> {
+        vec![
+            &self.lives,
+            &self.sensors,
+            &self.values,
+            &self.flows,
+            &self.nights,
+            &self.buses,
+            &self.consents,
+            &self.pulse,
+        ]
     }
 
-    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
-        self.lives.unsaved(out);
-        self.sensors.unsaved(out);
-        self.values.unsaved(out);
-        self.flows.unsaved(out);
-        self.nights.unsaved(out);
-        self.buses.unsaved(out);
-        self.consents.unsaved(out);
-        self.pulse.unsaved(out);
+    fn tables_mut(&mut self) -> Vec<&mut dyn Rows> {
+        vec![
+            &mut self.lives,
+            &mut self.sensors,
+            &mut self.values,
+            &mut self.flows,
+            &mut self.nights,
+            &mut self.buses,
+            &mut self.consents,
+            &mut self.pulse,
+        ]
     }
 
-    fn commit(&mut self, saved: bool) {
-        self.lives.commit(saved);
-        self.sensors.commit(saved);
-        self.values.commit(saved);
-        self.flows.commit(saved);
-        self.nights.commit(saved);
-        self.buses.commit(saved);
-        self.consents.commit(saved);
-        self.pulse.commit(saved);
-    }
-
-    fn rollback(&mut self) {
-        self.lives.rollback();
-        self.sensors.rollback();
-        self.values.rollback();
-        self.flows.rollback();
-        self.nights.rollback();
-        self.buses.rollback();
-        self.consents.rollback();
-        self.pulse.rollback();
+    fn reconsider(&mut self) {
         // What never happened may have been the beginning.
         self.begun = false;
     }

@@ -13,7 +13,7 @@ use crate::model::place::Place;
 use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
 use crate::pipeline::directory::{Directory, Entry};
 use crate::pipeline::signal::{Clear, Signal};
-use crate::pipeline::table::Table;
+use crate::pipeline::table::{Rows, Table};
 use crate::pipeline::{Now, Part};
 
 /// A deadline that fires later than this was not watched for: the box was off or the daemon was down, and silence
@@ -396,27 +396,15 @@ const STANDING: &str = "standing ";
 const SEEN: &str = "seen ";
 
 impl Part for Engine {
-    fn load(&mut self, key: &str, value: &str) -> bool {
-        self.settled = false;
-        self.standing.load(key, value) || self.seen.load(key, value) || self.kept.load(key, value)
+    fn tables(&self) -> Vec<&dyn Rows> {
+        vec![&self.standing, &self.seen, &self.kept]
     }
 
-    fn unsaved(&self, out: &mut Vec<(String, Option<String>)>) {
-        self.standing.unsaved(out);
-        self.seen.unsaved(out);
-        self.kept.unsaved(out);
+    fn tables_mut(&mut self) -> Vec<&mut dyn Rows> {
+        vec![&mut self.standing, &mut self.seen, &mut self.kept]
     }
 
-    fn commit(&mut self, saved: bool) {
-        self.standing.commit(saved);
-        self.seen.commit(saved);
-        self.kept.commit(saved);
-    }
-
-    fn rollback(&mut self) {
-        self.standing.rollback();
-        self.seen.rollback();
-        self.kept.rollback();
+    fn reconsider(&mut self) {
         // It may have been settled in what never happened.
         self.settled = false;
     }

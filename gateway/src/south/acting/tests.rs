@@ -407,8 +407,13 @@ async fn a_door_at_a_relay_is_pulsed_or_seen_open() {
 }
 
 fn contact_opened(at: &Stamp) -> Draft {
-    let mut draft =
-        Draft::of_gateway(at, None, ("contact.opened", None), BTreeMap::new(), Default::default());
+    let mut draft = Draft::of_gateway(
+        at,
+        None,
+        ("contact.opened", None),
+        BTreeMap::new(),
+        crate::model::record::Text::default(),
+    );
     if let Body::Event(event) = &mut draft.body {
         event.device.id = DeviceId::new("reed").unwrap();
     }

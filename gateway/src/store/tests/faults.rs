@@ -164,7 +164,7 @@ impl Model {
 }
 
 fn any_draft(rng: &mut fastrand::Rng, clock: &ManualClock) -> Draft {
-    let (device, n) = (format!("d{}", rng.u8(..3)), rng.i64(..1_000));
+    let (device, n) = (format!("d{}", rng.u8(..3)), rng.i64(0..1_000));
     match rng.u8(..6) {
         0 | 1 => telemetry(clock, &device, n),
         2 => event(clock, &device, n, None),
@@ -245,7 +245,7 @@ fn random_operations_with_faults_match_the_model() {
         }
         let ops: Vec<Op> = (0..rng.usize(1..6)).map(|_| any_op(&mut rng, &clock)).collect();
         let fault = match rng.u8(..6) {
-            0 | 1 => Some(Fault::Step(rng.i64(..600))),
+            0 | 1 => Some(Fault::Step(rng.i64(0..600))),
             2 => Some(Fault::Commit),
             3 => Some(Fault::Full),
             _ => None,

@@ -202,7 +202,7 @@ fn whatever_fails_the_file_holds_what_the_fold_knows() {
         let before = core.heads().pos();
         let drafts = (0..rng.usize(1..5)).map(|_| press(&clock, &format!("b{}", rng.u8(..4)))).collect();
         match rng.u8(..3) {
-            0 => switches.set(&mut core, Fault::Step(rng.i64(..1_200))),
+            0 => switches.set(&mut core, Fault::Step(rng.i64(0..1_200))),
             1 => switches.set(&mut core, Fault::Commit),
             _ => {}
         }

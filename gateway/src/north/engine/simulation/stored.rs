@@ -146,7 +146,7 @@ impl Journal for StoredJournal {
             let done = match rng.u8(0..5) {
                 0 => commit_with(core, Fault::Commit, ops),
                 1 => commit_with(core, Fault::Full, ops),
-                2 | 3 => commit_with(core, Fault::Step(rng.i64(..STEPS_MAX)), ops),
+                2 | 3 => commit_with(core, Fault::Step(rng.i64(0..STEPS_MAX)), ops),
                 // A failure behind COMMIT's last write, as SQLite reports it: everything stands, nobody is answered.
                 _ => core.commit(ops).map(|_unheard| None),
             };
