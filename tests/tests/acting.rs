@@ -80,7 +80,11 @@ on = { place = "same-unit" }
 [[rule]]
 name = "test-fire"
 title = { zh = "测试火警", en = "test fire" }
-on = { event = "button.pressed", devices = ["button-2"] }
+on = { event = "button.pressed", devices = ["button-2", "button-3"] }
+count = 2
+within_s = 60
+distinct = true
+per = "unit"
 cooldown_s = 1
 
 [rule.raise]
@@ -95,6 +99,7 @@ on = { place = "same-unit", kind = "lock" }
 
 fn plan(name: &str, url: &str) -> Plan {
     let mut plan = Plan::new(name, url);
+    plan.buttons.push("button-3".to_owned());
     plan.clients = vec![(HORNS.to_owned(), SECRET.to_owned())];
     plan.listeners = vec![HORNS.to_owned()];
     plan.extra.push_str(DEVICES);
@@ -213,6 +218,9 @@ async fn fire_opens_the_affected_unit_and_no_other() {
     let mut doors = horns(&gateway).await;
     let mut button = Device::connect_patiently(&gateway.login()).await;
     press(&mut button, "button-2", 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(orders(&doors, "horns/front/set").len(), 0, "one detector opens nothing");
+    press(&mut button, "button-3", 2).await.unwrap();
     let order = await_order(&doors, "horns/front/set", 1).await;
     let open = json!({ "id": order["id"], "state": "UNLOCK" }).to_string();
     doors.publish("horns/front/result", open.as_bytes()).await.unwrap();
@@ -227,6 +235,7 @@ async fn killed_between_order_and_answer_a_door_is_not_opened_again() {
     let first = horns(&gateway).await;
     let mut button = Device::connect_patiently(&gateway.login()).await;
     press(&mut button, "button-2", 1).await.unwrap();
+    press(&mut button, "button-3", 2).await.unwrap();
     await_order(&first, "horns/front/set", 1).await;
     gateway.kill();
     gateway.run().await;

@@ -101,6 +101,8 @@ const scenes = [
     ['z2m-smoke', 'SmokeSensor-EM', 'HEIMAN', 'alarm and end', [zone(0), zone(ALARM1), zone(0)], ['smoke.detected', 'smoke.cleared']],
     ['z2m-smoke', 'FNB56-SMF06FB1.6', 'feibit', 'tampered with, then alarm', [zone(TAMPER), zone(TAMPER | ALARM1)], ['device.tampered', 'smoke.detected']],
     ['z2m-water-leak', 'WaterSensor-EM', 'HEIMAN', 'leak and dry', [zone(0), zone(ALARM1), zone(0)], ['water_leak.detected', 'water_leak.cleared']],
+    ['z2m-gas', 'GASSensor-EM', 'HEIMAN', 'alarm and end', [zone(0), zone(ALARM1), zone(0)], ['gas.detected', 'gas.cleared']],
+    ['z2m-carbon-monoxide', 'COSensor-EM', 'HEIMAN', 'alarm and end', [zone(0), zone(ALARM1), zone(0)], ['carbon_monoxide.detected', 'carbon_monoxide.cleared']],
     ['z2m-motion', 'FNB56-BOT06FB2.3', 'feibit', 'motion and rest', [zone(0), zone(ALARM1), zone(0)], ['motion.detected', 'motion.cleared']],
     ['z2m-vibration', 'TS0210', '_TYZB01_3zv6oleo', 'vibration, repeated, end, again', [zone(0), zone(ALARM1), zone(ALARM1), zone(0), zone(ALARM1)], ['vibration.detected', 'vibration.detected']],
     ['z2m-lock', 'YRD226/246 TSDB', 'Yale', 'opened by slot 3, locked, wrong code', [lock(2, 3), lock(1, 3), lock(5, 0)], ['lock.unlocked', 'lock.locked', 'lock.failed']],

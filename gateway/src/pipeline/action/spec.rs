@@ -21,6 +21,9 @@ pub const RELAY_S_MAX: u32 = 86_400;
 /// Words that begin an evacuation: only the fire panel does that.
 const EVACUATION: [&str; 4] = ["疏散", "撤离", "逃生", "evacuat"];
 
+/// Kind of devices that speak for a building's fire alarm system.
+pub const FIRE_PANEL: &str = "fire_panel";
+
 /// One entry of `[[rule.do]]`: exactly one of `speak`, `unlock`, `relay` and `publish`, and on which devices. Also
 /// stored in rows, where an alarm that has to wait keeps what it will ask for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -210,6 +213,19 @@ pub struct Cause<'a> {
     pub severity: Severity,
     /// The event that it watches, if it watches one.
     pub event: Option<&'a str>,
+    pub proof: Proof,
+}
+
+/// What stands behind an alarm. Doors are opened for fire, and evacuations begun, by more than one detector's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Proof {
+    /// One device, or nothing that is about fire.
+    #[default]
+    One,
+    /// Two independent devices at least.
+    Two,
+    /// The output of a fire panel (火灾报警控制器).
+    FirePanel,
 }
 
 impl ActionSpec {
@@ -306,6 +322,14 @@ impl ActionSpec {
         if unlock.hold && cause.category != Category::Fire {
             out.push(Problem::error(&["unlock", "hold"], "only fire holds doors open"));
         }
+        if cause.category == Category::Fire && cause.proof == Proof::One {
+            let problem =
+                Problem::error(&["unlock"], "fire opens doors by the fire panel's word or by two detectors'");
+            let hint = format!(
+                "select kind = \"{FIRE_PANEL}\", or write count = 2, distinct = true, within_s = 300"
+            );
+            out.push(problem.hint(hint));
+        }
         let near = matches!(self.on.place, Some(Near::SameUnit | Near::SameFloor | Near::SameHousehold));
         if !near && self.on.devices.is_empty() {
             let problem =
@@ -371,11 +395,12 @@ fn speech_problems(out: &mut Vec<Problem>, speech: &Speech, cause: Cause<'_>) {
             out.push(Problem::error(&["speak", key], reason));
         }
         let lower = words.to_lowercase();
-        if cause.category != Category::Fire
+        if (cause.category, cause.proof) != (Category::Fire, Proof::FirePanel)
             && let Some(word) = EVACUATION.iter().find(|word| lower.contains(**word))
         {
-            let message = format!("{word:?} starts an evacuation, and only fire does");
-            out.push(Problem::error(&["speak", key], message));
+            let message = format!("{word:?} starts an evacuation, and only the fire panel does that");
+            let hint = format!("say it in a rule of category fire on devices of kind = \"{FIRE_PANEL}\"");
+            out.push(Problem::error(&["speak", key], message).hint(hint));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who is chosen, what is remembered, and how it ends.
 
-use super::spec::{Cause, Message, Quiet, Relay, Speech, Target, Unlock, warn_cloud_only};
+use super::spec::{Cause, Message, Proof, Quiet, Relay, Speech, Target, Unlock, warn_cloud_only};
 use super::*;
 use crate::model::alarm::AlarmState;
 use crate::model::ids::{BootId, Epoch, PointName, ProfileName};
@@ -283,9 +283,15 @@ fn a_test_calls_nobody() {
 
 #[test]
 fn mistakes_are_told_before_anything_acts() {
-    let cause =
-        Cause { category: Category::Emergency, severity: Severity::Critical, event: Some("button.pressed") };
-    let fire = Cause { category: Category::Fire, ..cause };
+    let cause = Cause {
+        category: Category::Emergency,
+        severity: Severity::Critical,
+        event: Some("button.pressed"),
+        proof: Proof::One,
+    };
+    let smoke = Cause { category: Category::Fire, ..cause };
+    let two = Cause { proof: Proof::Two, ..smoke };
+    let fire = Cause { proof: Proof::FirePanel, ..smoke };
     let duress = Cause { event: Some("keypad.duress"), ..cause };
     let said = |words: &str| ActionSpec {
         speak: Some(Speech { zh: Some(words.into()), ..Speech::default() }),
@@ -308,11 +314,14 @@ fn mistakes_are_told_before_anything_acts() {
         (cause, ActionSpec::default(), "exactly one"),
         (cause, ActionSpec { unlock: Some(Unlock::default()), ..said("a") }, "exactly one"),
         (cause, said("{{ place.household }}"), "not said in public"),
-        (cause, said("请大家疏散"), "only fire does"),
+        (cause, said("请大家疏散"), "only the fire panel"),
+        (two, said("请大家疏散"), "only the fire panel"),
         (fire, said("请大家疏散"), ""),
         (duress, said("有人被胁迫"), "silent on site"),
         (cause, said(""), "characters"),
         (fire, unlock(Some(Near::SameUnit)), ""),
+        (two, unlock(Some(Near::SameUnit)), ""),
+        (smoke, unlock(Some(Near::SameUnit)), "by two detectors"),
         (cause, unlock(Some(Near::SameUnit)), "only fire holds"),
         (fire, unlock(Some(Near::SameBuilding)), "all doors"),
         (fire, unlock(None), "all doors"),

@@ -4,7 +4,7 @@ use crate::model::check::Problem;
 use crate::model::ids::{CareName, DeviceId, PointName};
 use crate::model::record::Category;
 
-use super::super::action::spec::{ActionSpec, Cause};
+use super::super::action::spec::{ActionSpec, Cause, Proof};
 use super::super::directory::{Directory, Entry};
 use super::config::{Household, Leak, Said, Sign};
 
@@ -92,7 +92,8 @@ impl<'a> Judge<'a> {
     }
 
     fn actions(&mut self, household: &Household) {
-        let cause = Cause { category: Category::Care, severity: household.severity, event: None };
+        let cause =
+            Cause { category: Category::Care, severity: household.severity, event: None, proof: Proof::One };
         for (key, specs) in [("ask", &household.ask), ("do", &household.actions)] {
             for (number, spec) in specs.iter().enumerate() {
                 let number = number.to_string();

@@ -41,17 +41,8 @@ pub(super) const GATEWAY_EVENTS: [&str; 24] = [
     "uplink.online",
 ];
 
-/// Events of devices whose profiles are still to come: shipped rules wait for them, and own profiles may tell them.
-pub(super) const COMING_EVENTS: [&str; 8] = [
-    "access.granted",
-    "carbon_monoxide.cleared",
-    "carbon_monoxide.detected",
-    "duress.detected",
-    "exit.requested",
-    "gas.cleared",
-    "gas.detected",
-    "impact.detected",
-];
+/// Events that only own profiles tell so far, and a shipped rule knows.
+pub(super) const COMING_EVENTS: [&str; 1] = ["access.granted"];
 
 /// Those that end another by themselves: the ending one and the one it ends.
 pub(super) const STANDARD_ENDS: [(&str, &str); 7] = [

@@ -11,7 +11,7 @@ use super::{loops, samples, shape, trial};
 use crate::model::check::{Problem, Weight};
 use crate::model::ids::RuleName;
 use crate::model::limits::RULES_MAX;
-use crate::pipeline::action::spec::{Cause, warn_cloud_only};
+use crate::pipeline::action::spec::{Cause, FIRE_PANEL, Proof, warn_cloud_only};
 use crate::pipeline::directory::Directory;
 
 /// A file of rules.
@@ -100,15 +100,17 @@ fn taken(
     problems.extend(shape::lasting(rule, rules, index));
     // Devices that shipped rules act on may come later.
     if !shipped {
-        problems.extend(actions(&rule.config, directory));
+        problems.extend(actions(rule, directory));
     }
     problems
 }
 
-fn actions(config: &RuleConfig, directory: &Directory) -> Vec<Problem> {
+fn actions(rule: &Rule, directory: &Directory) -> Vec<Problem> {
+    let config = &rule.config;
     let raise = &config.raise;
     let event = config.on.event.as_deref();
-    let cause = Cause { category: raise.category, severity: raise.severity, event };
+    let proof = proof(rule, directory);
+    let cause = Cause { category: raise.category, severity: raise.severity, event, proof };
     let mut out = Vec::new();
     for (index, action) in config.actions.iter().enumerate() {
         let index = index.to_string();
@@ -122,6 +124,21 @@ fn actions(config: &RuleConfig, directory: &Directory) -> Vec<Problem> {
         }
     }
     out
+}
+
+/// Who says that it is so.
+fn proof(rule: &Rule, directory: &Directory) -> Proof {
+    let config = &rule.config;
+    let is_panel = |id| directory.devices.get(id).is_some_and(|entry| entry.kind == FIRE_PANEL);
+    if config.on.kind.as_deref() == Some(FIRE_PANEL)
+        || (!rule.devices.is_empty() && rule.devices.iter().all(is_panel))
+    {
+        Proof::FirePanel
+    } else if config.distinct && config.count.is_some() {
+        Proof::Two
+    } else {
+        Proof::One
+    }
 }
 
 /// Critical rules whose words only reach cloud speakers.
