@@ -12,7 +12,7 @@ use crate::model::action::{Action, NoOutlet, Outlet};
 use crate::model::roll::Roll;
 use crate::pipeline::care::CareConfig;
 use crate::pipeline::rule::Rules;
-use crate::pipeline::{Pipeline, Plan};
+use crate::pipeline::{NextRules, Pipeline, Plan};
 use crate::rt::metrics::Metrics;
 
 /// Actions that wait for their executor. It takes them off at once and queues them by device, so that only a flood of
@@ -29,6 +29,8 @@ pub struct Line {
     pub pipeline: Pipeline,
     pub roll: Arc<Roll>,
     pub actions_rx: ActionsRx,
+    /// Where other rules are put, to take the place of those at work.
+    pub next_rules: Arc<NextRules>,
 }
 
 /// The pipeline of a running gateway.
@@ -37,7 +39,8 @@ pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
     let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
     let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
     let pipeline = Pipeline::new(plan(loaded, rules(loaded)), Arc::clone(&roll), outlet);
-    Line { pipeline, roll, actions_rx }
+    let next_rules = pipeline.next_rules();
+    Line { pipeline, roll, actions_rx, next_rules }
 }
 
 /// A pipeline with these rules that does nothing, and the roll of what it raises.

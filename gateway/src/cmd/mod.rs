@@ -13,6 +13,7 @@ pub mod line;
 mod logging;
 mod notify;
 pub mod platform_check;
+mod probation;
 pub mod rehearse;
 mod rulebook;
 pub mod run;

@@ -1,19 +1,22 @@
-//! Rule files that come by order: checked with the whole configuration, tried on the last day, and put into `rules_dir`. They
-//! work from the next start on; a file that does not pass is never left there, and the one before it stays beside it.
+//! Rule files that come by order: checked with the whole configuration, tried on the last day, put into `rules_dir` on
+//! probation, and at work with the next record. A file that does not pass is never left there.
 
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 
 use super::line;
+use super::probation::{PROBATION, Probation};
 use super::rehearse::{Range, rehearse};
 use crate::config::{self, Loaded, Report};
 use crate::model::command::{RuleBook, RulesPut};
+use crate::pipeline::NextRules;
+use crate::pipeline::directory::Directory;
+use crate::pipeline::rule::Rules;
 use crate::rt::clock::SharedClock;
 use crate::store::Reader;
 
@@ -27,29 +30,79 @@ const TOLD_MAX: usize = 40;
 #[derive(Debug)]
 pub(super) struct Rulebook {
     /// The configuration, as it stands on the disk: a person may have changed it since the start.
-    pub(super) config: PathBuf,
-    pub(super) clock: SharedClock,
-    /// One file at a time.
-    pub(super) turn: Mutex<()>,
+    config: PathBuf,
+    clock: SharedClock,
+    /// The devices as they are known to the pipeline at work.
+    directory: Directory,
+    next_rules: Arc<NextRules>,
+    /// One file at a time; what waits for the end of probation.
+    watching: Mutex<Option<AbortHandle>>,
+}
+
+impl Rulebook {
+    /// For a pipeline that knows the devices of this configuration; goes on with a probation that a restart found.
+    pub(super) fn new(loaded: &Loaded, clock: SharedClock, next_rules: Arc<NextRules>) -> Self {
+        let pending = Probation::of(loaded).filter(Probation::is_pending);
+        Self {
+            config: loaded.path.clone(),
+            clock,
+            directory: loaded.settings.directory(&loaded.profiles),
+            next_rules,
+            watching: Mutex::new(pending.map(watch)),
+        }
+    }
 }
 
 #[async_trait]
 impl RuleBook for Rulebook {
     async fn put(&self, name: &str, toml: &str) -> Result<RulesPut, String> {
-        let _turn = self.turn.lock().await;
+        let mut watching = self.watching.lock().await;
         let (config, name, toml) = (self.config.clone(), name.to_owned(), toml.to_owned());
         let now_ms = self.clock.now().wall_ms;
         let work = tokio::task::spawn_blocking(move || put(&config, (&name, &toml), now_ms));
-        work.await.map_err(|error| format!("the rules could not be tried: {error}"))?
+        let put = work.await.map_err(|error| format!("the rules could not be tried: {error}"))??;
+        let (loaded, probation, rehearsal) = match put {
+            Put::Refused(findings) => return Ok(RulesPut::Refused { findings }),
+            Put::Taken { loaded, probation, rehearsal } => (loaded, probation, rehearsal),
+        };
+        // The pipeline knows the devices of its start.
+        let detail = if loaded.settings.directory(&loaded.profiles) == self.directory {
+            self.next_rules.put(Arc::clone(&loaded.rules));
+            if let Some(earlier) = watching.replace(watch(probation)) {
+                earlier.abort();
+            }
+            "in place and at work"
+        } else {
+            "in place; at work from the next start on, since devices were changed in the configuration"
+        };
+        Ok(RulesPut::Taken { rehearsal, detail: detail.to_owned() })
     }
 }
 
-fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<RulesPut, String> {
+/// Ends probation after its time, if the process lives to see it.
+fn watch(probation: Probation) -> AbortHandle {
+    let watching = tokio::spawn(async move {
+        tokio::time::sleep(PROBATION).await;
+        if let Err(error) = probation.passed() {
+            tracing::error!(%error, "the note about new rules could not be removed");
+        }
+    });
+    watching.abort_handle()
+}
+
+/// What became of a file on the disk.
+#[derive(Debug)]
+enum Put {
+    Taken { loaded: Box<Loaded>, probation: Probation, rehearsal: Value },
+    Refused(Vec<String>),
+}
+
+fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<Put, String> {
     let loaded = match config::load(config) {
         Ok(loaded) => loaded,
         Err(report) => return Ok(refused("the configuration has mistakes already", &report)),
     };
-    let Some(dir) = loaded.settings.gateway.rules_dir.clone() else {
+    let Some(probation) = Probation::of(&loaded) else {
         return Err("there is no `rules_dir` in [gateway], so that there is no place for them".to_owned());
     };
     let file = format!("{name}.toml");
@@ -58,40 +111,28 @@ fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<RulesPu
         Err(report) => return Ok(refused("", &report)),
     };
     let rehearsal = tried(&loaded, rules, now_ms).unwrap_or_else(|error| json!({ "not_tried": error }));
-    let path = dir.join(&file);
-    let failed = |error: io::Error| format!("{} could not be written: {error}", path.display());
-    let before = match fs::read(&path) {
-        Ok(before) => Some(before),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error)),
-    };
-    write(&path, toml.as_bytes()).map_err(failed)?;
+    let placed = probation
+        .put(&file, toml.as_bytes())
+        .map_err(|error| format!("{file} could not be put into `rules_dir`: {error}"))?;
     // What passes alone may not pass among the others: then everything is as it was.
-    if let Err(report) = config::load(config) {
-        let back = match &before {
-            Some(before) => write(&path, before),
-            None => fs::remove_file(&path),
-        };
-        back.map_err(|error| {
-            format!("{} has mistakes and could not be taken back: {error}", path.display())
-        })?;
-        return Ok(refused("", &report));
+    match config::load(config) {
+        Ok(loaded) => Ok(Put::Taken { loaded: Box::new(loaded), probation, rehearsal }),
+        Err(report) => {
+            let undone = probation.undo(&placed);
+            undone.map_err(|error| format!("{file} has mistakes and could not be taken back: {error}"))?;
+            Ok(refused("", &report))
+        }
     }
-    if let Some(before) = before {
-        write(&path.with_extension("before"), &before).map_err(failed)?;
-    }
-    let detail = format!("{file} is in place and works from the next start on");
-    Ok(RulesPut::Taken { rehearsal, detail })
 }
 
-fn refused(first: &str, report: &Report) -> RulesPut {
+fn refused(first: &str, report: &Report) -> Put {
     let told = report.findings().iter().map(|finding| finding.message.clone());
     let first = Some(first.to_owned()).filter(|first| !first.is_empty());
-    RulesPut::Refused { findings: first.into_iter().chain(told).collect() }
+    Put::Refused(first.into_iter().chain(told).collect())
 }
 
 /// What the rules would have raised within the last day, beside what was raised.
-fn tried(loaded: &Loaded, rules: Arc<crate::pipeline::rule::Rules>, now_ms: i64) -> Result<Value, String> {
+fn tried(loaded: &Loaded, rules: Arc<Rules>, now_ms: i64) -> Result<Value, String> {
     let reader = Reader::open(&loaded.settings.gateway.data_dir).map_err(|error| error.to_string())?;
     let (pipeline, _roll) = line::rehearsal(loaded, rules);
     let range = Range { from_ms: Some(now_ms.saturating_sub(PAST_MS)), to_ms: None };
@@ -111,19 +152,10 @@ fn tried(loaded: &Loaded, rules: Arc<crate::pipeline::rule::Rules>, now_ms: i64)
     }))
 }
 
-/// Whole or not at all, also where the power is cut.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(dir)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const RULE: &str = r#"
@@ -152,16 +184,16 @@ raise = { category = "emergency", severity = "critical", text = { zh = "求助",
         let path = folder.path().join("rules/own.toml");
         for bad in ["[[rule]]\n", "nonsense", "[[rule]]\nname = \"x\"\n"] {
             let answer = put(&config, ("own", bad), 0).unwrap();
-            assert!(matches!(answer, RulesPut::Refused { .. }), "{bad}: {answer:?}");
+            assert!(matches!(answer, Put::Refused(_)), "{bad}: {answer:?}");
             assert!(!path.exists());
         }
         let taken = put(&config, ("own", RULE), 0).unwrap();
-        assert!(matches!(taken, RulesPut::Taken { .. }), "{taken:?}");
+        assert!(matches!(taken, Put::Taken { .. }), "{taken:?}");
         assert_eq!(fs::read_to_string(&path).unwrap(), RULE);
         let second = put(&config, ("own", &RULE.replace("a test", "another")), 0).unwrap();
-        assert!(matches!(second, RulesPut::Taken { .. }), "{second:?}");
+        assert!(matches!(second, Put::Taken { .. }), "{second:?}");
         assert_eq!(fs::read_to_string(path.with_extension("before")).unwrap(), RULE);
-        assert!(matches!(put(&config, ("own", "nonsense"), 0).unwrap(), RulesPut::Refused { .. }));
+        assert!(matches!(put(&config, ("own", "nonsense"), 0).unwrap(), Put::Refused(_)));
         assert!(fs::read_to_string(&path).unwrap().contains("another"));
     }
 }

@@ -1,6 +1,7 @@
 //! `gatehouse run`: wiring and shutdown order. Opens the journal, starts the north, then the south; says READY when the
 //! listeners are bound; stops in the order of the data: south, north, journal.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::desk::{Around, desk};
 use super::line::{Line, care_of, line};
 use super::notify::{spawn_machine, spawn_notifiers};
+use super::probation::{self, Probation};
 use super::rulebook::Rulebook;
 use super::{ConfigArg, acting, buses};
 use crate::config::{self, Loaded, UplinkTable};
@@ -21,7 +23,7 @@ use crate::console::{http, socket};
 use crate::model::clock::Clocks;
 use crate::model::command::Perform;
 use crate::model::ids::{BusName, UplinkName};
-use crate::model::journal::JournalError;
+use crate::model::journal::{Durability, Journal as _, JournalError};
 use crate::model::roll::Roll;
 use crate::north::config::UplinkConfig;
 use crate::north::link::{self, Link};
@@ -58,13 +60,16 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
-    let loaded = config::load(&args.config)?;
+    let (loaded, taken_back) = load(&args.config)?;
     for warning in loaded.warnings.findings() {
         tracing::warn!(hint = warning.hint.as_deref().unwrap_or_default(), "{}", warning.message);
     }
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM could not be listened for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT could not be listened for")?;
     let mut daemon = Daemon::start(&loaded)?;
+    if !taken_back.is_empty() {
+        daemon.tell_taken_back(taken_back);
+    }
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -74,9 +79,32 @@ pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
     daemon.stop().await?;
     tracing::info!("stopped");
     match failure {
-        None => Ok(()),
+        None => {
+            if let Some(Err(error)) = Probation::of(&loaded).map(|probation| probation.stopped()) {
+                tracing::warn!(%error, "the note about new rules could not be written");
+            }
+            Ok(())
+        }
         Some(failure) => Err(anyhow::anyhow!("the journal's writer has died: {failure}")),
     }
+}
+
+/// The configuration, and the rule files that had to be taken back because nothing lived with them.
+fn load(config: &Path) -> anyhow::Result<(Loaded, Vec<String>)> {
+    let loaded = config::load(config)?;
+    let taken_back = match Probation::of(&loaded).map(|probation| probation.started()) {
+        Some(Ok(files)) if !files.is_empty() => files,
+        Some(Err(error)) => {
+            tracing::error!(%error, "whether new rules are on probation could not be read");
+            return Ok((loaded, Vec::new()));
+        }
+        _ => return Ok((loaded, Vec::new())),
+    };
+    tracing::error!(
+        files = taken_back.join(" "),
+        "died again and again with new rules: those from before are back"
+    );
+    Ok((config::load(config)?, taken_back))
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
@@ -91,6 +119,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 pub struct Daemon {
     supervisor: Supervisor,
     store: Store,
+    clock: SharedClock,
     board: Arc<Board>,
     listening: Vec<(BusName, oneshot::Receiver<()>)>,
 }
@@ -126,7 +155,7 @@ impl Daemon {
         let places = Places::usual(loaded.settings.gateway.trust_clock);
         let clock = SystemClock::new(places.read(clock::reading()));
         let metrics = Arc::new(Metrics::new());
-        let Line { pipeline, roll, actions_rx } = line(loaded, &metrics);
+        let Line { pipeline, roll, actions_rx, next_rules } = line(loaded, &metrics);
         let (board, ears) = (Arc::new(Board::new()), Arc::default());
         let shared = Shared { clock: Arc::new(clock.clone()), metrics, board, roll, ears };
         let store = open_store(loaded, &shared, pipeline)?;
@@ -145,11 +174,7 @@ impl Daemon {
                 reporter: shared.reporter(loaded),
                 store: store.clone(),
                 act: Arc::clone(&acting) as _,
-                rules: Arc::new(Rulebook {
-                    config: loaded.path.clone(),
-                    clock: Arc::clone(&shared.clock),
-                    turn: tokio::sync::Mutex::default(),
-                }),
+                rules: Arc::new(Rulebook::new(loaded, Arc::clone(&shared.clock), next_rules)),
             },
         );
         spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));
@@ -161,7 +186,17 @@ impl Daemon {
         }
         let listening = buses::spawn_all(&mut supervisor, loaded, &shared, (&store, &acting))?;
         acting::spawn(&mut supervisor, &acting);
-        Ok(Self { supervisor, store, board: shared.board, listening })
+        Ok(Self { supervisor, store, clock: shared.clock, board: shared.board, listening })
+    }
+
+    /// Whoever sent the rules must know that they are not at work.
+    fn tell_taken_back(&self, files: Vec<String>) {
+        let (store, draft) = (self.store.clone(), probation::taken_back(&self.clock.now(), &files));
+        tokio::spawn(async move {
+            if let Err(error) = store.append(vec![draft], Durability::Synced).await {
+                tracing::error!(%error, "that rules were taken back could not be stored");
+            }
+        });
     }
 
     /// Returns when every listener is bound, or after a while with the missing ones named in the log.

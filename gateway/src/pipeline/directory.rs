@@ -7,13 +7,13 @@ use crate::model::ids::{BusName, DeviceId, PointName, ProfileName};
 use crate::model::place::Place;
 
 /// All devices.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directory {
     pub devices: BTreeMap<DeviceId, Entry>,
 }
 
 /// One device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub kind: String,
     pub profile: ProfileName,

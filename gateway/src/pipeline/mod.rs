@@ -19,7 +19,7 @@ mod table;
 mod time;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::action::{Action, Outlet, Report};
 use crate::model::alarm::{Alarm, AlarmState};
@@ -67,6 +67,21 @@ pub(in crate::pipeline) struct Now {
     pub(in crate::pipeline) at: Stamp,
 }
 
+/// Where rules that take the place of those at work wait for the next record.
+#[derive(Debug, Default)]
+pub struct NextRules(Mutex<Option<Arc<Rules>>>);
+
+impl NextRules {
+    /// From the next record on these are at work. What they do not know any more is over, as after a restart.
+    pub fn put(&self, rules: Arc<Rules>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+    }
+
+    fn take(&self) -> Option<Arc<Rules>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// What one record gives rise to.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct Out {
@@ -109,6 +124,7 @@ pub struct Pipeline {
     plan: Plan,
     time: Table<Time>,
     rules: Engine,
+    next_rules: Arc<NextRules>,
     book: Book,
     actions: Actions,
     care: Care,
@@ -127,6 +143,7 @@ impl Pipeline {
         Self {
             time: Table::new("time/"),
             rules: Engine::new(Arc::clone(&plan.rules), Arc::clone(&plan.directory)),
+            next_rules: Arc::default(),
             book: Book::new(&plan.alarms, Arc::clone(&plan.directory)),
             actions: Actions::new(Arc::clone(&plan.directory), plan.utc_offset_min),
             care: Care::new(plan.care.clone(), Arc::clone(&plan.directory)),
@@ -138,6 +155,11 @@ impl Pipeline {
             asked: Vec::new(),
             resumed: Vec::new(),
         }
+    }
+
+    /// Where to put rules that are to take the place of its own.
+    pub fn next_rules(&self) -> Arc<NextRules> {
+        Arc::clone(&self.next_rules)
     }
 
     fn parts(&self) -> [&dyn Part; 4] {
@@ -254,6 +276,9 @@ impl Fold for Pipeline {
     }
 
     fn apply(&mut self, record: &Record) -> Vec<Draft> {
+        if let Some(rules) = self.next_rules.take() {
+            self.rules.replace(rules);
+        }
         let time = match self.time.get(NOW) {
             Some(time) => time.after(&record.at),
             None => Time::begin(&record.at),

@@ -97,6 +97,7 @@ fn trouble(name: &str) -> Option<(&'static str, Option<&'static str>, Trouble)> 
         "store.room" => ("store-full", None, Trouble::Ends),
         "store.reset" => ("store-reset", None, Trouble::Grave),
         "store.restored" => ("store-restored", None, Trouble::Grave),
+        "rules.taken_back" => ("rules-taken-back", None, Trouble::Happened),
         "clock.disputed" => ("clock-disputed", Some("uplink"), Trouble::Happened),
         _ => return None,
     };

@@ -14,7 +14,7 @@ pub(super) const DEVICE_EVENTS: [&str; 5] =
     ["device.offline", "device.online", "line.open", "line.shorted", "line.restored"];
 
 /// Events of the box itself.
-pub(super) const GATEWAY_EVENTS: [&str; 24] = [
+pub(super) const GATEWAY_EVENTS: [&str; 27] = [
     "box.cooled",
     "box.flash_worn",
     "box.hot",
@@ -29,6 +29,9 @@ pub(super) const GATEWAY_EVENTS: [&str; 24] = [
     "bus.session_lost",
     "clock.changed",
     "clock.disputed",
+    "notifier.failing",
+    "notifier.restored",
+    "rules.taken_back",
     "store.back",
     "store.full",
     "store.lost",

@@ -68,6 +68,12 @@ impl Engine {
         }
     }
 
+    /// Other rules from now on. With the next event or value, what they do not know any more is over.
+    pub(in crate::pipeline) fn replace(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+        self.settled = false;
+    }
+
     /// The time of a record, before the deadlines up to it fire.
     pub(in crate::pipeline) fn passed(&mut self, t_ms: u64) {
         self.t_ms = t_ms;

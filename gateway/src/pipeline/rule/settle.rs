@@ -1,4 +1,5 @@
-//! What a changed configuration means for what was remembered: done once, with the first record after a start.
+//! What a changed configuration means for what was remembered: done once, with the first record after a start
+//! or a change of the rules.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

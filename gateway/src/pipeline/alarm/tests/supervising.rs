@@ -163,6 +163,7 @@ fn the_gateways_own_troubles_become_alarms_and_end() {
         ("uplink.nobody_listens", false),
         ("store.reset", true),
         ("store.restored", true),
+        ("rules.taken_back", false),
         ("clock.disputed", false),
         ("bus.session_lost", false),
     ] {
