@@ -12,7 +12,7 @@ use crate::model::action::{Action, NoOutlet, Outlet};
 use crate::model::roll::Roll;
 use crate::pipeline::care::CareConfig;
 use crate::pipeline::rule::Rules;
-use crate::pipeline::{NextRules, Pipeline, Plan};
+use crate::pipeline::{Names, NextRules, Pipeline, Plan};
 use crate::rt::metrics::Metrics;
 
 /// Actions that wait for their executor. It takes them off at once and queues them by device, so that only a flood of
@@ -77,7 +77,13 @@ fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
     let alarms = loaded.settings.gateway.alarms.clone();
     let care = care_of(loaded);
     let utc_offset_min = loaded.settings.gateway.utc_offset_min;
-    Plan { rules, directory: Arc::new(directory), alarms, care, utc_offset_min }
+    let settings = &loaded.settings;
+    let names = Names {
+        buses: settings.buses.keys().map(ToString::to_string).collect(),
+        uplinks: settings.uplinks.keys().map(ToString::to_string).collect(),
+        notifiers: settings.notifiers.keys().map(ToString::to_string).collect(),
+    };
+    Plan { rules, directory: Arc::new(directory), names, alarms, care, utc_offset_min }
 }
 
 /// The way from the journal's writer to the executor of actions.

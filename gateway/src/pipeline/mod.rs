@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::model::action::{Action, Outlet, Report};
 use crate::model::alarm::{Alarm, AlarmState};
 use crate::model::command::{AlarmOrder, Verdict};
-use crate::model::ids::BootId;
+use crate::model::ids::{BootId, Epoch};
 use crate::model::journal::Fold;
 use crate::model::limits::FOLD_DRAFTS_MAX;
 use crate::model::record::{Body, Draft, Record};
@@ -32,6 +32,7 @@ use crate::model::roll::{Listed, Roll};
 use crate::model::stamp::Stamp;
 
 use self::action::{Actions, Asked};
+pub use self::alarm::Names;
 use self::alarm::{AlarmConfig, Book};
 use self::care::{Care, CareConfig};
 use self::directory::Directory;
@@ -46,6 +47,9 @@ const DUES_AT_ONCE_MAX: usize = 64;
 const DUE_DRAFTS_MAX: usize = 64;
 const _: () = assert!(DUE_DRAFTS_MAX * 2 < FOLD_DRAFTS_MAX);
 
+/// How the names of the pipeline's own events begin.
+const OWN: [&str; 2] = ["action.", "care."];
+
 /// Where time stands, in its table.
 const NOW: &str = "now";
 
@@ -54,6 +58,8 @@ const NOW: &str = "now";
 pub struct Plan {
     pub rules: Arc<Rules>,
     pub directory: Arc<Directory>,
+    /// What else is configured.
+    pub names: Names,
     pub alarms: AlarmConfig,
     pub care: CareConfig,
     /// Minutes that the site's wall clock is ahead of UTC, for active hours: 480 in China.
@@ -118,6 +124,18 @@ trait Part {
     }
 }
 
+/// Whether the pipeline has made the record itself. Such a one fires no deadlines: all that one record from outside gives
+/// rise to, in whatever depth, must stay within the bounds of a commit.
+fn is_own(record: &Record) -> bool {
+    match &record.body {
+        Body::Alarm(_) => true,
+        Body::Event(event) => {
+            event.device.is_gateway() && OWN.iter().any(|head| event.name.starts_with(head))
+        }
+        Body::Telemetry(_) | Body::Gap(_) => false,
+    }
+}
+
 /// The pipeline.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -144,7 +162,7 @@ impl Pipeline {
             time: Table::new("time/"),
             rules: Engine::new(Arc::clone(&plan.rules), Arc::clone(&plan.directory)),
             next_rules: Arc::default(),
-            book: Book::new(&plan.alarms, Arc::clone(&plan.directory)),
+            book: Book::new(&plan.alarms, Arc::clone(&plan.directory), plan.names.clone()),
             actions: Actions::new(Arc::clone(&plan.directory), plan.utc_offset_min),
             care: Care::new(plan.care.clone(), Arc::clone(&plan.directory)),
             plan,
@@ -176,21 +194,13 @@ impl Pipeline {
         dues.filter_map(|(part, of)| of.next_due().map(|(due, key)| (due, part, key))).min()
     }
 
-    fn fire(
-        &mut self,
-        now: &Now,
-        part: usize,
-        key: &str,
-        epoch: crate::model::ids::Epoch,
-        pos: u64,
-        out: &mut Out,
-    ) {
+    fn fire(&mut self, now: &Now, (part, key): (usize, &str), origin: (Epoch, u64), out: &mut Out) {
         let mut signals = Vec::new();
         match part {
             0 => self.rules.fire(now, key, self.plan.utc_offset_min, &mut signals),
             1 => {
                 let asks = self.care.fire(now, key, &mut signals);
-                self.ask(now, asks, (epoch, pos), out);
+                self.ask(now, asks, origin, out);
             }
             2 => {
                 if let Some(asked) = self.book.fire(now, key, &mut signals, out) {
@@ -199,17 +209,31 @@ impl Pipeline {
             }
             _ => self.actions.fire(now, key, &mut signals, out),
         }
-        self.signal(now, signals, (epoch, pos), out);
+        self.signal(now, signals, origin, out);
+    }
+
+    /// Fires what is due. More than one record may give rise to waits for the next one, or for the tick that comes at once.
+    fn fire_due(&mut self, time: &Time, origin: (Epoch, u64), out: &mut Out) {
+        for _ in 0..DUES_AT_ONCE_MAX {
+            if out.drafts.len() >= DUE_DRAFTS_MAX {
+                break;
+            }
+            let Some((due, part, key)) = self.next_due().filter(|(due, ..)| *due <= time.t_ms) else { break };
+            let now = Now { t_ms: due.min(time.t_ms), at: time.stamp_of(due) };
+            self.fire(&now, (part, &key), origin, out);
+        }
+    }
+
+    /// Where time stands at a moment that follows.
+    fn time_at(&self, at: &Stamp) -> Time {
+        match self.time.get(NOW) {
+            Some(time) => time.after(at),
+            None => Time::begin(at),
+        }
     }
 
     /// Questions of care are asked without an alarm: the first stage bothers nobody but the household.
-    fn ask(
-        &mut self,
-        now: &Now,
-        asks: Vec<care::Ask>,
-        (epoch, pos): (crate::model::ids::Epoch, u64),
-        out: &mut Out,
-    ) {
+    fn ask(&mut self, now: &Now, asks: Vec<care::Ask>, (epoch, pos): (Epoch, u64), out: &mut Out) {
         for ask in asks {
             let id = format!("{epoch}-{pos}-{}{}", ask.household, crate::model::action::ASKED_BY_CARE);
             let alarm = Alarm::new(id, AlarmState::Normal, ask.condition);
@@ -220,13 +244,7 @@ impl Pipeline {
     }
 
     /// Signals become changes of alarms, and those ask for actions, until nothing more comes of it.
-    fn signal(
-        &mut self,
-        now: &Now,
-        signals: Vec<Signal>,
-        origin: (crate::model::ids::Epoch, u64),
-        out: &mut Out,
-    ) {
+    fn signal(&mut self, now: &Now, signals: Vec<Signal>, origin: (Epoch, u64), out: &mut Out) {
         for signal in signals {
             if let Some(asked) = self.book.signal(now, signal, origin, out) {
                 self.actions.ask(now, &asked, out);
@@ -279,10 +297,7 @@ impl Fold for Pipeline {
         if let Some(rules) = self.next_rules.take() {
             self.rules.replace(rules);
         }
-        let time = match self.time.get(NOW) {
-            Some(time) => time.after(&record.at),
-            None => Time::begin(&record.at),
-        };
+        let time = self.time_at(&record.at);
         if let Some(before) = self.time.get(NOW) {
             let before_ms = before.t_ms;
             self.care.passed(before_ms, time.t_ms);
@@ -292,15 +307,11 @@ impl Fold for Pipeline {
         self.actions.present(&time);
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);
-        for _ in 0..DUES_AT_ONCE_MAX {
-            if out.drafts.len() >= DUE_DRAFTS_MAX {
-                break;
-            }
-            let Some((due, part, key)) = self.next_due().filter(|(due, ..)| *due <= time.t_ms) else { break };
-            let now = Now { t_ms: due.min(time.t_ms), at: time.stamp_of(due) };
-            self.fire(&now, part, &key, origin.0, origin.1, &mut out);
-        }
         let now = Now { t_ms: time.t_ms, at: record.at.clone() };
+        self.book.present(&now);
+        if !is_own(record) {
+            self.fire_due(&time, origin, &mut out);
+        }
         let mut signals = Vec::new();
         match &record.body {
             Body::Alarm(alarm) => self.list(record, alarm),

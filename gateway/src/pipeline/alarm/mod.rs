@@ -12,7 +12,7 @@ mod supervision;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::alarm::{AlarmState, ChangeKind};
@@ -53,10 +53,23 @@ pub(super) struct Book {
     flood: Table<Flood>,
     /// Ids given for one record: how many by each rule.
     minted: (Pos, BTreeMap<RuleName, u32>),
+    /// What was remembered has been held against the configuration.
+    begun: bool,
+    names: Names,
+    /// Where time stands: a deadline that fires late, after a restart, has its own moment.
+    present: Option<Now>,
+}
+
+/// What the configuration has beside devices, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    pub buses: BTreeSet<String>,
+    pub uplinks: BTreeSet<String>,
+    pub notifiers: BTreeSet<String>,
 }
 
 impl Book {
-    pub(super) fn new(config: &AlarmConfig, directory: Arc<Directory>) -> Self {
+    pub(super) fn new(config: &AlarmConfig, directory: Arc<Directory>, names: Names) -> Self {
         Self {
             terms: Terms::from(config),
             directory,
@@ -66,7 +79,15 @@ impl Book {
             buses: Table::new("alarm/bus/"),
             flood: Table::new("alarm/flood/"),
             minted: (0, BTreeMap::new()),
+            begun: false,
+            names,
+            present: None,
         }
+    }
+
+    /// Time has come so far.
+    pub(super) fn present(&mut self, now: &Now) {
+        self.present = Some(now.clone());
     }
 
     /// A condition has come or gone. Returns the actions that are due now. `origin` makes the id of a new alarm.
@@ -212,6 +233,9 @@ impl Book {
         }
         let key = open.alarm.rule.as_ref().map(|rule| subject::key(rule, &open.subject, open.test));
         self.open.remove(&id);
+        if open.condition == life::Condition::Holds {
+            self.release(now, |device| open.alarm.hides.contains(&device.id));
+        }
         let Some((key, mut subject)) =
             key.and_then(|key| Some((key.clone(), self.subjects.get(&key)?.clone())))
         else {
@@ -293,6 +317,13 @@ impl Book {
         asked
     }
 
+    /// From when on an open alarm is only waiting for a person, and the same would be a new one; none while it holds.
+    pub(super) fn over_from_ms(&self, id: &str) -> Option<u64> {
+        let open = self.open.get(id).filter(|open| !open.holds())?;
+        let key = subject::key(open.alarm.rule.as_ref()?, &open.subject, open.test);
+        Some(self.subjects.get(&key).map_or(0, |subject| subject.cooldown_until_ms))
+    }
+
     /// All open alarms, as they were stored last.
     pub(super) fn open(&self) -> Vec<Listed> {
         let stored = self.open.iter().filter(|(_, open)| open.seq > 0);
@@ -349,6 +380,7 @@ impl Part for Book {
     fn reconsider(&mut self) {
         // The record's place is given to another one.
         self.minted = (0, BTreeMap::new());
+        self.begun = false;
     }
 
     fn next_due(&self) -> Option<(u64, String)> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Book;
+use super::life::Condition;
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
 use crate::model::stamp::Stamp;
@@ -18,6 +19,8 @@ pub(super) const DEVICE_OFFLINE: &str = "device.offline";
 /// A bus on which nobody can be heard.
 const BUS_OFFLINE: &str = "bus.offline";
 const BUS_RULE: &str = "bus-offline";
+const UPLINK_RULE: &str = "uplink-offline";
+const NOTIFIER_RULE: &str = "notifier-failing";
 
 /// Names of hidden devices in one alarm: with all else they fit a record. The parameter `hidden` counts all of them.
 const HIDES_MAX: usize = 48;
@@ -85,12 +88,12 @@ fn trouble(name: &str) -> Option<(&'static str, Option<&'static str>, Trouble)> 
         BUS_OFFLINE => (BUS_RULE, Some("bus"), Trouble::Begins),
         "bus.online" => (BUS_RULE, Some("bus"), Trouble::Ends),
         "bus.session_lost" => ("bus-session-lost", Some("bus"), Trouble::Happened),
-        "uplink.offline" => ("uplink-offline", Some("uplink"), Trouble::Begins),
-        "uplink.online" => ("uplink-offline", Some("uplink"), Trouble::Ends),
+        "uplink.offline" => (UPLINK_RULE, Some("uplink"), Trouble::Begins),
+        "uplink.online" => (UPLINK_RULE, Some("uplink"), Trouble::Ends),
         "uplink.nobody_listens" => ("uplink-nobody-listens", Some("uplink"), Trouble::Happened),
         "uplink.duplicate_identity" => ("uplink-duplicate-identity", Some("uplink"), Trouble::Grave),
-        "notifier.failing" => ("notifier-failing", Some("notifier"), Trouble::Begins),
-        "notifier.restored" => ("notifier-failing", Some("notifier"), Trouble::Ends),
+        "notifier.failing" => (NOTIFIER_RULE, Some("notifier"), Trouble::Begins),
+        "notifier.restored" => (NOTIFIER_RULE, Some("notifier"), Trouble::Ends),
         "store.lost" => ("store-lost", None, Trouble::Begins),
         "store.back" => ("store-lost", None, Trouble::Ends),
         "store.full" => ("store-full", None, Trouble::Begins),
@@ -112,6 +115,10 @@ pub(super) fn rule_name(name: &str) -> RuleName {
 impl Book {
     /// What records say about the health of devices, buses, uplinks and the journal.
     pub(in crate::pipeline) fn supervise(&mut self, now: &Now, record: &Record, signals: &mut Vec<Signal>) {
+        if !self.begun {
+            self.begun = true;
+            self.forget_the_removed(now, signals);
+        }
         match &record.body {
             Body::Event(event) if event.device.is_gateway() => self.judge(now, event, record.test, signals),
             body => {
@@ -154,6 +161,27 @@ impl Book {
             hides,
             test,
         })));
+    }
+
+    /// Buses, uplinks and notifiers that are configured no more: nobody will ever say that they are well again.
+    fn forget_the_removed(&mut self, now: &Now, signals: &mut Vec<Signal>) {
+        let is_removed = |rule: &RuleName, subject: &str| match rule.as_str() {
+            BUS_RULE => !self.names.buses.contains(subject),
+            UPLINK_RULE => !self.names.uplinks.contains(subject),
+            NOTIFIER_RULE => !self.names.notifiers.contains(subject),
+            _ => false,
+        };
+        for (_, open) in self.open.iter().filter(|(_, open)| open.condition == Condition::Holds) {
+            if let Some(rule) = open.alarm.rule.clone().filter(|rule| is_removed(rule, &open.subject)) {
+                let (subject, at) = (open.subject.clone(), now.at.clone());
+                signals.push(Signal::Clear(Clear { rule, subject, at, test: open.test }));
+            }
+        }
+        let buses = self.buses.iter().map(|(name, _)| name.to_owned());
+        let removed: Vec<String> = buses.filter(|name| !self.names.buses.contains(name)).collect();
+        for name in &removed {
+            self.note_bus(now, name, false);
+        }
     }
 
     fn note_bus(&mut self, now: &Now, bus: &str, down: bool) {
@@ -207,14 +235,18 @@ impl Book {
                 Some(Bus::Back { until_ms }) if *until_ms > now.t_ms => return Some(Until::At(*until_ms)),
                 Some(Bus::Back { .. }) | None => {}
             }
-            let hidden = |open: &super::Open| open.holds() && open.alarm.hides.contains(&device.id);
+            let hidden = |open: &super::Open| {
+                open.condition == Condition::Holds && open.alarm.hides.contains(&device.id)
+            };
             if self.open.iter().any(|(_, open)| hidden(open)) {
                 return Some(Until::Over);
             }
         }
         // The box has only just booted, and so may have what it listens to.
-        let left_ms = self.terms.start_ms.checked_sub(now.at.mono_ms).filter(|left_ms| *left_ms > 0)?;
-        Some(Until::At(now.t_ms.saturating_add(left_ms)))
+        // A deadline from before the boot is no proof of how long ago that was: the present is.
+        let present = self.present.as_ref().unwrap_or(now);
+        let left_ms = self.terms.start_ms.checked_sub(present.at.mono_ms).filter(|left_ms| *left_ms > 0)?;
+        Some(Until::At(present.t_ms.saturating_add(left_ms)))
     }
 
     /// What hid these devices is over: those that are still silent get their own alarms after a grace.

@@ -89,8 +89,7 @@ impl Engine {
     ) {
         let mut turn = Turn { now, utc_offset_min, signals };
         if !self.settled {
-            self.settled = true;
-            self.settle(&mut turn);
+            self.settled = self.settle(&mut turn);
         }
         let (Some(device), Some(place)) = (record.body.device(), record.body.place()) else { return };
         let rules = Arc::clone(&self.rules);

@@ -8,9 +8,15 @@ use super::catalogue::GATEWAY;
 use super::engine::{Engine, Turn, clear};
 use super::state::{Phase, key, parts, subject};
 
+/// Conditions that end with one record: each may be a change of an alarm, and all are stored in one commit.
+const SIGNALS_MAX: usize = 64;
+
 impl Engine {
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
-        self.leave(turn);
+    /// Returns whether all is settled; if not, it goes on with the next record.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) -> bool {
+        if !self.leave(turn) {
+            return false;
+        }
         self.listen_everywhere(turn);
         let rules = Arc::clone(&self.rules);
         let kept = |key: &str| {
@@ -27,13 +33,18 @@ impl Engine {
         for key in &gone {
             self.kept.remove(key);
         }
+        true
     }
 
-    /// Conditions of rules that are gone, and of devices that a rule does not select any more, are over.
-    fn leave(&mut self, turn: &mut Turn<'_>) {
+    /// Conditions of rules that are gone, and of devices that a rule does not select any more, are over. Returns whether
+    /// that was all.
+    fn leave(&mut self, turn: &mut Turn<'_>) -> bool {
         let rules = Arc::clone(&self.rules);
         let keys: Vec<String> = self.standing.iter().map(|(key, _)| key.to_owned()).collect();
         for key in keys {
+            if turn.signals.len() >= SIGNALS_MAX {
+                return false;
+            }
             let rule = parts(&key).and_then(|(name, ..)| rules.get(*rules.by_name.get(name)?));
             let Some(standing) = self.standing.get(&key).cloned() else { continue };
             let listens = matches!(standing.phase, Phase::Listening { .. });
@@ -55,6 +66,7 @@ impl Engine {
                 }
             }
         }
+        true
     }
 
     /// Rules that watch for silence begin to listen: what was not heard yet had no chance to be silent.

@@ -84,7 +84,7 @@ pub(super) fn stamp(t_ms: u64) -> Stamp {
 
 impl Bench {
     pub(super) fn new(config: &AlarmConfig) -> Self {
-        let book = Book::new(config, Arc::new(Directory::default()));
+        let book = Book::new(config, Arc::new(Directory::default()), Names::default());
         Self { book, t_ms: 0, pos: 0, told: Vec::new(), asked: Vec::new(), commands: 0 }
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::ids::{BusName, ProfileName};
 use crate::model::record::{Draft, Sample, Telemetry, Text};
+use crate::pipeline::alarm::supervision::Until;
 use crate::pipeline::directory::{Abilities, Entry};
 
 fn bus() -> BusName {
@@ -25,7 +26,7 @@ fn bench() -> Bench {
     };
     let devices = (0..30).map(|index| (DeviceId::new(&format!("d-{index}")).unwrap(), entry.clone()));
     let directory = Directory { devices: devices.collect() };
-    let book = Book::new(&AlarmConfig::default(), Arc::new(directory));
+    let book = Book::new(&AlarmConfig::default(), Arc::new(directory), Names::default());
     Bench { book, ..Bench::new(&AlarmConfig::default()) }
 }
 
@@ -89,6 +90,57 @@ fn thirty_devices_behind_one_dead_bus_make_one_alarm() {
 }
 
 #[test]
+fn a_bus_that_comes_and_goes_hides_nobody_who_is_silent_for_other_reasons() {
+    let mut bench = bench();
+    for _ in 0..8 {
+        bus_event(&mut bench, "bus.offline");
+        bench.pass(10_000);
+        bench.raise(&offline(3));
+        bus_event(&mut bench, "bus.online");
+        bench.pass(10_000);
+    }
+    let flapping =
+        bench.open().into_iter().find(|alarm| alarm.rule.as_ref().unwrap().as_str() == "bus-offline");
+    assert!(flapping.unwrap().flapping);
+    let told =
+        |bench: &Bench| bench.told.iter().filter(|told| told.alarm.raised.device.id == device(3).id).count();
+    assert_eq!(told(&bench), 0, "its bus was down all the time");
+    bench.pass(60_000);
+    assert_eq!(told(&bench), 1, "the bus is well, and the device is silent");
+}
+
+#[test]
+fn what_is_configured_no_more_is_over_and_hides_nobody() {
+    let mut bench = bench();
+    bus_event(&mut bench, "bus.offline");
+    gateway(&mut bench, "uplink.offline", &[("uplink", "city")], Some(Severity::Major));
+    gateway(&mut bench, "uplink.offline", &[("uplink", "street")], Some(Severity::Major));
+    gateway(&mut bench, "notifier.failing", &[("notifier", "wecom")], Some(Severity::Major));
+    bench.raise(&offline(3));
+    assert_eq!(bench.open().len(), 4);
+    let rows = bench.rows();
+    let mut later = self::bench();
+    later.book.names.uplinks.insert("city".to_owned());
+    for (key, value) in rows {
+        assert!(later.book.load(&key, &value.unwrap()), "{key}");
+    }
+    (later.t_ms, later.pos) = (bench.t_ms, bench.pos);
+    word(&mut later, 7);
+    let active: Vec<String> = later
+        .open()
+        .into_iter()
+        .filter(|alarm| alarm.active)
+        .map(|alarm| {
+            let Some(Value::Text(name)) = alarm.raised.params.get("uplink") else { panic!("{alarm:?}") };
+            name.to_string()
+        })
+        .collect();
+    assert_eq!(active, ["city"], "of the others nobody will ever say that they are well");
+    later.pass(60_000);
+    assert_eq!(later.told.last().unwrap().alarm.raised.device.id, device(3).id);
+}
+
+#[test]
 fn a_device_that_speaks_proves_that_its_bus_works() {
     let mut bench = bench();
     bus_event(&mut bench, "bus.offline");
@@ -119,6 +171,33 @@ fn after_its_boot_the_box_waits_before_it_tells_of_silence() {
     other.clear(&offline(2));
     other.pass(HOUR_MS);
     assert_eq!(other.told.len(), 0, "it spoke in time");
+}
+
+#[test]
+fn deadlines_from_before_a_boot_wait_for_its_grace_once() {
+    let mut bench = bench();
+    bus_event(&mut bench, "bus.offline");
+    bench.raise(&offline(1));
+    bench.pass(1_000);
+    bus_event(&mut bench, "bus.online");
+    // Off for ten days; the row's deadline is long past, and the box has just booted.
+    let days_ms = 240 * HOUR_MS;
+    let due_ms = bench.book.next_due().unwrap().0;
+    let now = |t_ms: u64, mono_ms: u64| Now { t_ms, at: Stamp { mono_ms, ..stamp(0) } };
+    bench.book.present(&now(days_ms, 20_000));
+    for _ in 0..2 {
+        let (_, key) = bench.book.next_due().unwrap();
+        let (mut signals, mut out) = (Vec::new(), Out::default());
+        bench.book.fire(&now(due_ms, 0), &key, &mut signals, &mut out);
+        for signal in signals {
+            bench.book.signal(&now(due_ms, 0), signal, (EPOCH, 9), &mut out);
+        }
+    }
+    let grace_ms = 100_000;
+    assert_eq!(
+        bench.book.held.iter().map(|(_, held)| held.until).collect::<Vec<_>>(),
+        [Until::At(days_ms + grace_ms)]
+    );
 }
 
 #[test]
