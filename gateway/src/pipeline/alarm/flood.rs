@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::life::{by_rule, may_fold};
-use super::supervision::rule_name;
+use super::supervision::{Held, Until, rule_name};
 use super::{Book, Origin, subject};
 use crate::model::alarm::{Alarm, ChangeKind, Stage};
 use crate::model::place::Place;
@@ -57,6 +57,7 @@ impl Book {
         let foldable = raise.test || may_fold(&probe);
         let level = self.flood.get(KEY).map(|flood| flood.level);
         if foldable && level.is_some_and(|level| rank <= level) {
+            self.await_ebb(raise.clone());
             self.count(now, (rank, 1), origin, out);
             return true;
         }
@@ -65,6 +66,7 @@ impl Book {
         }
         let Some((lowest, victims)) = self.victims(foldable.then_some(rank)) else {
             if foldable {
+                self.await_ebb(raise.clone());
                 self.count(now, (rank, 1), origin, out);
             }
             return foldable;
@@ -99,9 +101,20 @@ impl Book {
     /// An alarm goes on in the flood alarm.
     fn fold(&mut self, now: &Now, id: &str, out: &mut Out) {
         let Some(mut open) = self.open.get(id).cloned() else { return };
+        if let Some(raise) = open.raise() {
+            self.await_ebb(raise);
+        }
         open.end();
         open.tell(by_rule(&open.alarm, ChangeKind::Folded), &self.terms, now, out);
         self.settle(now, open);
+    }
+
+    /// A condition that still holds when the flood is over gets its alarm then.
+    fn await_ebb(&mut self, raise: Raise) {
+        if raise.lasts {
+            let key = subject::key(&raise.rule, &raise.subject, raise.test);
+            self.held.put(&key, Held { raise, until: Until::Ebb });
+        }
     }
 
     /// So many more count on the flood alarm, up to this rank.
@@ -133,6 +146,13 @@ impl Book {
             return;
         }
         self.flood.remove(KEY);
+        let waiting = self.held.iter().filter(|(_, held)| held.until == Until::Ebb);
+        let freed: Vec<(String, Held)> = waiting
+            .map(|(key, held)| (key.to_owned(), Held { until: Until::At(now.t_ms), ..held.clone() }))
+            .collect();
+        for (key, held) in freed {
+            self.held.put(&key, held);
+        }
         let (rule, at) = (rule_name(RULE), now.at.clone());
         self.clear(now, &Clear { rule, subject: SUBJECT.to_owned(), at, test: false }, out);
     }

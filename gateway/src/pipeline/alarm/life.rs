@@ -259,6 +259,24 @@ impl Open {
         }
     }
 
+    /// What raised it, as if it were raised now: for a condition that outlives its alarm.
+    pub(super) fn raise(&self) -> Option<Raise> {
+        Some(Raise {
+            rule: self.alarm.rule.clone()?,
+            subject: self.subject.clone(),
+            at: self.arose.clone(),
+            condition: self.alarm.raised.clone(),
+            lasts: self.condition == Condition::Holds,
+            latched: self.alarm.latched,
+            cooldown_ms: 0,
+            escalate: self.escalation,
+            actions: self.actions.clone(),
+            act_within_ms: self.act_within_ms,
+            hides: self.alarm.hides.clone(),
+            test: self.test,
+        })
+    }
+
     /// Nothing of it is left for anybody.
     pub(super) fn end(&mut self) {
         self.alarm.handling.stage = Stage::Closed;

@@ -34,10 +34,12 @@ const COOLDOWN_MS: u64 = 3_600_000;
 pub(super) enum Until {
     /// What explains it is over.
     Over,
+    /// There is room again for alarms of its severity.
+    Ebb,
     At(u64),
 }
 
-/// A raise that waits, since something else explains it for now.
+/// A raise that waits, since something else explains it for now, or since there is a flood.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Held {
     pub(super) raise: Raise,
@@ -47,7 +49,7 @@ pub(super) struct Held {
 impl Row for Held {
     fn due_ms(&self) -> Option<u64> {
         match self.until {
-            Until::Over => None,
+            Until::Over | Until::Ebb => None,
             Until::At(at_ms) => Some(at_ms),
         }
     }

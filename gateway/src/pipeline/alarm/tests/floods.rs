@@ -12,6 +12,11 @@ fn flood(bench: &Bench) -> Option<Alarm> {
     bench.open().into_iter().find(|alarm| alarm.raised.name == "alarm.flood")
 }
 
+/// Whose alarm it is, by the number in the device's name.
+fn number(alarm: &Alarm) -> Option<usize> {
+    alarm.raised.device.id.as_str().strip_prefix("s-")?.parse().ok()
+}
+
 fn severities(bench: &Bench, severity: Severity) -> usize {
     let of = |alarm: &&Alarm| alarm.severity() == Some(severity) && alarm.raised.name != "alarm.flood";
     bench.open().iter().filter(of).count()
@@ -63,6 +68,29 @@ fn what_a_limit_may_not_close_stays_open_beyond_it() {
     assert_eq!(flood(&bench), None);
     bench.raise(&graded(100, Severity::Major));
     assert_eq!((bench.open().len(), flood(&bench).unwrap().count), (101, 1));
+}
+
+#[test]
+fn what_a_flood_has_folded_and_still_holds_is_raised_when_there_is_room() {
+    let config = AlarmConfig { open_max: 20, ..AlarmConfig::default() };
+    let mut bench = Bench::new(&config);
+    for subject in 0..30 {
+        bench.raise(&graded(subject, if subject < 10 { Severity::Minor } else { Severity::Major }));
+    }
+    let open = |bench: &Bench| -> Vec<usize> { bench.open().iter().filter_map(number).collect() };
+    let folded: Vec<usize> = (0..30).filter(|subject| !open(&bench).contains(subject)).collect();
+    assert!(folded.len() >= 10 && folded.contains(&0), "{folded:?}");
+    // One of them is over meanwhile; then there is room.
+    bench.clear(&graded(0, Severity::Minor));
+    for subject in open(&bench).into_iter().take(15) {
+        bench.clear(&graded(subject, Severity::Major));
+        let id = bench.open().into_iter().find(|alarm| number(alarm) == Some(subject)).unwrap().alarm;
+        bench.order(&id, None, AlarmVerb::Acknowledge);
+    }
+    bench.pass(COOLDOWN_MS + 1);
+    let back: Vec<usize> = open(&bench).into_iter().filter(|subject| folded.contains(subject)).collect();
+    assert_eq!(back.len(), folded.len() - 1, "{back:?} of {folded:?}");
+    assert!(!back.contains(&0));
 }
 
 #[test]
