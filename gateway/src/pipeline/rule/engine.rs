@@ -7,7 +7,7 @@ use super::config::RuleConfig;
 use super::expression::{Scene, Whom};
 use super::rules::{Rule, Rules, Trigger, Watched};
 use super::signals;
-use super::state::{Hit, Kept, Phase, Seen, Standing, Waiting, key, parts, subject};
+use super::state::{Hit, Kept, Phase, Seen, Standing, Waiting, key, keys, parts, subject};
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::place::Place;
 use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
@@ -125,12 +125,12 @@ impl Engine {
         event: &Event,
     ) {
         for rule in watched.ends.get(&event.name).into_iter().flatten().filter_map(|i| rules.get(*i)) {
-            self.end(rule, turn, whose.id, whose.place, whose.test);
+            self.end(rule, turn, whose.id, whose.place);
         }
         if let Some(Value::Text(ended)) = event.params.get("clears") {
             let begun = watched.begins.get(ended.as_ref()).into_iter().flatten();
             for rule in begun.filter_map(|(index, _)| rules.get(*index)) {
-                self.end(rule, turn, whose.id, whose.place, whose.test);
+                self.end(rule, turn, whose.id, whose.place);
             }
         }
         for (index, lasts) in watched.begins.get(&event.name).into_iter().flatten() {
@@ -250,11 +250,11 @@ impl Engine {
         }
     }
 
-    /// A condition is over at a device.
-    pub(super) fn end(&mut self, rule: &Rule, turn: &mut Turn<'_>, id: &str, place: &Place, test: bool) {
-        let name = rule.config.name.as_str();
-        let key = key(name, test, &subject(rule.config.per, id, place));
-        self.release(turn, &key, id);
+    /// A condition is over at a device; also where it arose before the device came under maintenance, or while it was.
+    pub(super) fn end(&mut self, rule: &Rule, turn: &mut Turn<'_>, id: &str, place: &Place) {
+        for key in keys(rule.config.name.as_str(), &subject(rule.config.per, id, place)) {
+            self.release(turn, &key, id);
+        }
     }
 
     pub(super) fn release(&mut self, turn: &mut Turn<'_>, key: &str, id: &str) {
@@ -282,10 +282,20 @@ impl Engine {
     /// What a rule watches for silence was heard.
     pub(super) fn heard(&mut self, rule: &Rule, turn: &mut Turn<'_>, whose: &Whose<'_>) {
         let key = key_of(&rule.config, whose);
-        if self.standing.get(&key).is_some_and(|standing| standing.phase == Phase::Raised) {
-            turn.signals.extend(clear(&key, turn.now));
+        let device = whose.device.id.as_str();
+        for of in keys(rule.config.name.as_str(), &subject(rule.config.per, whose.id, whose.place)) {
+            let Some(standing) = self.standing.get(&of).filter(|of| of.phase == Phase::Raised) else {
+                continue;
+            };
+            // Its own silence, from before it came under maintenance or while it was; others there are listened to anew.
+            if of != key && !standing.holding.contains(device) {
+                continue;
+            }
+            turn.signals.extend(clear(&of, turn.now));
+            self.standing.remove(&of);
+            self.settled &= of == key;
         }
-        self.listen(&key, &rule.config, turn.now.t_ms, whose.device.id.as_str());
+        self.listen(&key, &rule.config, turn.now.t_ms, device);
     }
 
     pub(super) fn listen(&mut self, key: &str, config: &RuleConfig, from_ms: u64, device: &str) {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::catalogue::GATEWAY;
 use super::engine::{Engine, Turn, clear};
+use super::rules::Rule;
 use super::state::{Phase, key, parts, subject};
+use crate::model::place::Place;
 
 /// Conditions that end with one record: each may be a change of an alarm, and all are stored in one commit.
 const SIGNALS_MAX: usize = 64;
@@ -47,15 +49,13 @@ impl Engine {
             }
             let rule = parts(&key).and_then(|(name, ..)| rules.get(*rules.by_name.get(name)?));
             let Some(standing) = self.standing.get(&key).cloned() else { continue };
-            let listens = matches!(standing.phase, Phase::Listening { .. });
             match rule {
-                Some(rule) if rule.config.absent_s.is_some() || !listens => {
-                    let here = |device: &str| {
-                        let device = device.split('/').next().unwrap_or(device);
-                        rule.devices.contains(device) || (device == GATEWAY && rule.watches_gateway())
-                    };
-                    for device in standing.holding.iter().filter(|device| !here(device)) {
-                        self.release(turn, &key, device);
+                Some(rule) if self.goes_on(rule, &key, &standing.phase) => {
+                    let waits = matches!(&standing.phase, Phase::Waiting(waiting) if !waiting.firm);
+                    for device in &standing.holding {
+                        if !self.is_of(rule, &key, device, waits) {
+                            self.release(turn, &key, device);
+                        }
                     }
                 }
                 _ => {
@@ -67,6 +67,32 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Whether a rule can go on where a row stands.
+    fn goes_on(&self, rule: &Rule, key: &str, phase: &Phase) -> bool {
+        match phase {
+            Phase::Listening { device, .. } => {
+                rule.config.absent_s.is_some() && self.is_of(rule, key, device, true)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a rule selects a device and counts it to the subject of this key. `waits`: nothing is raised yet, so that the
+    /// key must be the one under which the device's words come, with the mark of a test or without: under another, nothing
+    /// that the device says would be heard, and what is only a test would become an alarm.
+    fn is_of(&self, rule: &Rule, key: &str, device: &str, waits: bool) -> bool {
+        let id = device.split('/').next().unwrap_or(device);
+        let nowhere = Place::default();
+        let (place, test) = match self.directory.devices.get(id) {
+            Some(entry) if rule.devices.contains(id) => (&entry.place, entry.maintenance),
+            None if id == GATEWAY && rule.watches_gateway() => (&nowhere, false),
+            _ => return false,
+        };
+        let is_of =
+            |(_, marked, of)| of == subject(rule.config.per, device, place) && (!waits || marked == test);
+        parts(key).is_some_and(is_of)
     }
 
     /// Rules that watch for silence begin to listen: what was not heard yet had no chance to be silent.

@@ -98,6 +98,11 @@ pub(super) fn key(rule: &str, test: bool, subject: &str) -> String {
     format!("{rule}{mark}/{subject}")
 }
 
+/// Both keys of a rule's subject: of what is real, and of what is under test.
+pub(super) fn keys(rule: &str, subject: &str) -> [String; 2] {
+    [false, true].map(|test| key(rule, test, subject))
+}
+
 /// Rule, test and subject of a key.
 pub(super) fn parts(key: &str) -> Option<(&str, bool, &str)> {
     let (rule, subject) = key.split_once('/')?;

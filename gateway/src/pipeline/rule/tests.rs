@@ -1,5 +1,6 @@
 //! The rules at work, over a small compound.
 
+mod changes;
 mod flow;
 mod mistakes;
 
@@ -99,7 +100,10 @@ struct Bench {
 
 impl Bench {
     fn new(text: &str, devices: &[(&str, &str)]) -> Self {
-        let directory = directory(devices);
+        Self::of(text, directory(devices))
+    }
+
+    fn of(text: &str, directory: Directory) -> Self {
         let (rules, findings) = compiled(text, &directory);
         assert!(findings.is_empty(), "{findings:#?}");
         let rules = Arc::new(rules);
@@ -123,7 +127,10 @@ impl Bench {
                     let moment = if raise.lasts { "" } else { "!" };
                     format!("{at} +{}/{}{moment}{test}", raise.rule, raise.subject)
                 }
-                Signal::Clear(clear) => format!("{at} -{}/{}", clear.rule, clear.subject),
+                Signal::Clear(clear) => {
+                    let test = if clear.test { " test" } else { "" };
+                    format!("{at} -{}/{}{test}", clear.rule, clear.subject)
+                }
             });
         }
     }
@@ -155,6 +162,10 @@ impl Bench {
         (DeviceRef { id, kind: entry.kind.clone(), profile, bus: None }, entry.place.clone())
     }
 
+    fn under_maintenance(&self, id: &str) -> bool {
+        self.directory.devices[&DeviceId::new(id).unwrap()].maintenance
+    }
+
     fn event_of(&self, device: &str, name: &str) -> Event {
         let (device, place) = self.device(device);
         let clears = catalogue().models[device.profile.as_ref().unwrap()].ends.get(name).cloned();
@@ -167,7 +178,7 @@ impl Bench {
     fn event(&mut self, at_s: u64, device: &str, name: &str) {
         self.wait(at_s * 1_000, 0);
         let event = self.event_of(device, name);
-        self.record(at_s * 1_000, false, Body::Event(Box::new(event)));
+        self.record(at_s * 1_000, self.under_maintenance(device), Body::Event(Box::new(event)));
     }
 
     fn sample(&mut self, at_s: u64, device: &str, point: &str, value: Value, quality: Quality) {
@@ -175,7 +186,8 @@ impl Bench {
         let (device, place) = self.device(device);
         let sample = Sample::good(PointName::new(point).unwrap(), value, None);
         let samples = vec![Sample { quality, ..sample }];
-        self.record(at_s * 1_000, false, Body::Telemetry(Telemetry { device, place, samples }));
+        let test = self.under_maintenance(device.id.as_str());
+        self.record(at_s * 1_000, test, Body::Telemetry(Telemetry { device, place, samples }));
     }
 
     fn value(&mut self, at_s: u64, device: &str, point: &str, value: f64) {
@@ -207,10 +219,21 @@ impl Bench {
 
     /// A restart with others.
     fn restart(&mut self, text: &str, devices: &[(&str, &str)]) {
+        self.restart_in(text, directory(devices));
+    }
+
+    fn restart_in(&mut self, text: &str, directory: Directory) {
         self.stored();
         let (told, rows) = (std::mem::take(&mut self.told), std::mem::take(&mut self.rows));
-        *self = Self { told, rows, clock_ms: self.clock_ms, ..Self::new(text, devices) };
+        *self = Self { told, rows, clock_ms: self.clock_ms, ..Self::of(text, directory) };
         self.resume();
+    }
+
+    /// A restart after a change of the devices' configuration.
+    fn reconfigure(&mut self, text: &str, change: impl Fn(&mut Directory)) {
+        let mut directory = self.directory.clone();
+        change(&mut directory);
+        self.restart_in(text, directory);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::engine::{Engine, Turn, Whose, key_of, scene};
 use super::rules::{Rule, Rules, Watched};
 use super::signals;
-use super::state::Kept;
+use super::state::{Kept, keys, subject};
 use crate::model::ids::PointName;
 use crate::model::record::{Quality, Sample, Telemetry, Value};
 use crate::pipeline::directory::{Entry, PointType};
@@ -89,14 +89,13 @@ impl Engine {
             }
             return;
         }
-        let key = key_of(&rule.config, whose);
-        let held = self.standing.get(&key).is_some_and(|standing| standing.holding.contains(whose.id));
-        if !held {
-            if when == Ok(true) {
-                let shown = seen.as_ref().map(|(point, (value, _))| (*point, value.as_ref()));
-                let event = signals::of_values(&rule.config, whose.device, whose.place, shown, points);
-                self.begin(rule, turn, whose, event, true);
-            }
+        if !self.holds(&key_of(&rule.config, whose), whose.id) && when == Ok(true) {
+            let shown = seen.as_ref().map(|(point, (value, _))| (*point, value.as_ref()));
+            let event = signals::of_values(&rule.config, whose.device, whose.place, shown, points);
+            return self.begin(rule, turn, whose, event, true);
+        }
+        let subject = subject(rule.config.per, whose.id, whose.place);
+        if !keys(rule.config.name.as_str(), &subject).iter().any(|key| self.holds(key, whose.id)) {
             return;
         }
         let over = match &rule.until {
@@ -104,8 +103,13 @@ impl Engine {
             None => when == Ok(false),
         };
         if over {
-            self.end(rule, turn, whose.id, whose.place, whose.test);
+            self.end(rule, turn, whose.id, whose.place);
         }
+    }
+
+    /// Whether a rule's condition holds at a device.
+    fn holds(&self, key: &str, id: &str) -> bool {
+        self.standing.get(key).is_some_and(|standing| standing.holding.contains(id))
     }
 
     /// The value that a rule's own point has now. One that cannot be relied on neither begins nor ends anything, unless
