@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::catalogue::GATEWAY;
 use super::engine::{Engine, Turn, clear};
 use super::rules::Rule;
-use super::state::{Phase, key, parts, subject};
+use super::state::{Phase, Standing, key, parts, subject};
 use crate::model::place::Place;
 
 /// Conditions that end with one record: each may be a change of an alarm, and all are stored in one commit.
@@ -50,8 +50,12 @@ impl Engine {
             let rule = parts(&key).and_then(|(name, ..)| rules.get(*rules.by_name.get(name)?));
             let Some(standing) = self.standing.get(&key).cloned() else { continue };
             match rule {
-                Some(rule) if self.goes_on(rule, &key, &standing.phase) => {
-                    let waits = matches!(&standing.phase, Phase::Waiting(waiting) if !waiting.firm);
+                Some(rule) if self.goes_on(rule, &key, &standing) => {
+                    let waits = match &standing.phase {
+                        Phase::Raised => false,
+                        Phase::Waiting(waiting) => !waiting.firm,
+                        Phase::Quiet | Phase::Listening { .. } | Phase::Forgetting { .. } => true,
+                    };
                     for device in &standing.holding {
                         if !self.is_of(rule, &key, device, waits) {
                             self.release(turn, &key, device);
@@ -69,13 +73,13 @@ impl Engine {
         true
     }
 
-    /// Whether a rule can go on where a row stands.
-    fn goes_on(&self, rule: &Rule, key: &str, phase: &Phase) -> bool {
-        match phase {
-            Phase::Listening { device, .. } => {
-                rule.config.absent_s.is_some() && self.is_of(rule, key, device, true)
-            }
-            _ => true,
+    /// Whether a rule can go on where a row stands: whether it is a rule that could have come there.
+    fn goes_on(&self, rule: &Rule, key: &str, standing: &Standing) -> bool {
+        let (counts, listens) = (rule.config.count.is_some(), rule.config.absent_s.is_some());
+        match &standing.phase {
+            Phase::Quiet | Phase::Forgetting { .. } => counts,
+            Phase::Waiting(_) | Phase::Raised => !counts,
+            Phase::Listening { device, .. } => listens && self.is_of(rule, key, device, true),
         }
     }
 

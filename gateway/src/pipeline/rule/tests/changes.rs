@@ -110,3 +110,18 @@ fn what_waits_for_a_device_under_maintenance_calls_nobody() {
     bench.wait(1_000_000, 0);
     assert!(bench.told.is_empty(), "{:?}", bench.told);
 }
+
+#[test]
+fn what_a_rule_raised_ends_where_it_counts_from_now_on_and_the_other_way_round() {
+    let rule_with = |lines: &str| rule("r", &format!("on = {{ event = \"contact.opened\" }}\n{lines}"));
+    let (lasts, counts) = (rule_with(""), rule_with("count = 2\nwithin_s = 60"));
+    let mut bench = Bench::new(&lasts, DOORS);
+    bench.event(0, "c1", "contact.opened");
+    bench.restart(&counts, DOORS);
+    bench.event(10, "c2", "contact.opened");
+    bench.event(20, "c1", "contact.closed");
+    bench.restart(&lasts, DOORS);
+    bench.event(30, "l1", "lock.failed");
+    assert_eq!(bench.told, ["0 +r/c1", "10 -r/c1"]);
+    assert!(bench.stored().is_empty(), "{:?}", bench.rows);
+}
