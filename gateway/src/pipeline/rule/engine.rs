@@ -29,7 +29,7 @@ pub(in crate::pipeline) struct Engine {
     pub(super) rules: Arc<Rules>,
     pub(super) directory: Arc<Directory>,
     pub(super) standing: Table<Standing>,
-    seen: Table<Seen>,
+    pub(super) seen: Table<Seen>,
     pub(super) kept: Table<Kept>,
     /// Rows of rules and devices that are gone have been looked for, and silence is being watched for.
     settled: bool,
@@ -187,6 +187,11 @@ impl Engine {
             return;
         }
         if self.explained(config, turn, whose) {
+            // A value that is told again is no new condition; an event that comes again is.
+            if !by_event {
+                standing.explained.insert(whose.id.to_owned());
+                self.standing.put(&key, standing);
+            }
             return;
         }
         if lasts {
@@ -236,7 +241,7 @@ impl Engine {
                     standing.phase = Phase::Waiting(Box::new(waiting));
                     self.standing.put(key, standing);
                 }
-                None => self.standing.remove(key),
+                None => self.calm(key, standing),
             }
             return;
         }
@@ -246,8 +251,18 @@ impl Engine {
             standing.phase = Phase::Raised;
             self.standing.put(key, standing);
         } else {
-            self.standing.remove(key);
+            self.calm(key, standing);
         }
+    }
+
+    /// Nothing waits and nothing is raised any more.
+    pub(super) fn calm(&mut self, key: &str, mut standing: Standing) {
+        if standing.explained.is_empty() {
+            return self.standing.remove(key);
+        }
+        standing.holding.clear();
+        standing.phase = Phase::Quiet;
+        self.standing.put(key, standing);
     }
 
     /// A condition is over at a device; also where it arose before the device came under maintenance, or while it was.
@@ -259,23 +274,24 @@ impl Engine {
 
     pub(super) fn release(&mut self, turn: &mut Turn<'_>, key: &str, id: &str) {
         let Some(mut standing) = self.standing.get(key).cloned() else { return };
-        if !standing.holding.remove(id) {
+        let explained = standing.explained.remove(id);
+        if !standing.holding.remove(id) && !explained {
             return;
         }
-        let keep = match &standing.phase {
-            _ if !standing.holding.is_empty() => true,
-            Phase::Waiting(waiting) => waiting.firm,
+        let over = match &standing.phase {
+            _ if !standing.holding.is_empty() => false,
+            Phase::Waiting(waiting) => !waiting.firm,
             Phase::Raised => {
                 turn.signals.extend(clear(key, turn.now));
-                false
+                true
             }
-            Phase::Quiet | Phase::Listening { .. } => false,
-            Phase::Forgetting { .. } => true,
+            Phase::Quiet | Phase::Listening { .. } => true,
+            Phase::Forgetting { .. } => false,
         };
-        if keep {
-            self.standing.put(key, standing);
+        if over {
+            self.calm(key, standing);
         } else {
-            self.standing.remove(key);
+            self.standing.put(key, standing);
         }
     }
 
@@ -303,44 +319,6 @@ impl Engine {
         let due_ms = from_ms.saturating_add(absent_ms);
         let phase = Phase::Listening { due_ms, device: device.to_owned() };
         self.standing.put(key, Standing { phase, ..Standing::default() });
-    }
-
-    /// An event explains what other rules have seen or will see.
-    fn explain(&mut self, rules: &Rules, turn: &Turn<'_>, whose: &Whose<'_>, event: &str) {
-        for rule in rules.explained.get(event).into_iter().flatten().filter_map(|index| rules.get(*index)) {
-            let Some(unless) = &rule.config.unless else { continue };
-            let name = rule.config.name.as_str();
-            let same = subject(unless.same, whose.id, whose.place);
-            let within_ms = u64::from(unless.within_s).saturating_mul(1_000);
-            // Just after the last moment that it explains: deadlines fire before what comes at the same time.
-            let due_ms = turn.now.t_ms.saturating_add(within_ms).saturating_add(1);
-            let seen = Seen { t_ms: turn.now.t_ms, due_ms };
-            self.seen.put(&key(name, whose.test, &same), seen);
-            let begin = key(name, whose.test, "");
-            let explained: Vec<String> = self
-                .standing
-                .beginning(&begin)
-                .filter(|(_, standing)| match &standing.phase {
-                    Phase::Waiting(waiting) => {
-                        let (device, place) = (&waiting.condition.device, &waiting.condition.place);
-                        subject(unless.same, device.id.as_str(), place) == same
-                    }
-                    _ => false,
-                })
-                .map(|(key, _)| key.to_owned())
-                .collect();
-            for key in &explained {
-                self.standing.remove(key);
-            }
-        }
-    }
-
-    /// Whether it was explained already.
-    fn explained(&self, config: &RuleConfig, turn: &Turn<'_>, whose: &Whose<'_>) -> bool {
-        let Some(unless) = &config.unless else { return false };
-        let same = subject(unless.same, whose.id, whose.place);
-        let seen = self.seen.get(&key(config.name.as_str(), whose.test, &same));
-        seen.is_some_and(|seen| turn.now.t_ms < seen.due_ms)
     }
 
     /// The deadline of a row has come.

@@ -10,6 +10,7 @@ mod catalogue;
 mod compile;
 pub mod config;
 mod engine;
+mod explaining;
 mod expression;
 pub mod hours;
 mod loops;

@@ -56,7 +56,7 @@ impl Engine {
                         Phase::Waiting(waiting) => !waiting.firm,
                         Phase::Quiet | Phase::Listening { .. } | Phase::Forgetting { .. } => true,
                     };
-                    for device in &standing.holding {
+                    for device in standing.holding.iter().chain(&standing.explained) {
                         if !self.is_of(rule, &key, device, waits) {
                             self.release(turn, &key, device);
                         }
@@ -77,7 +77,8 @@ impl Engine {
     fn goes_on(&self, rule: &Rule, key: &str, standing: &Standing) -> bool {
         let (counts, listens) = (rule.config.count.is_some(), rule.config.absent_s.is_some());
         match &standing.phase {
-            Phase::Quiet | Phase::Forgetting { .. } => counts,
+            Phase::Quiet => counts || standing.holding.is_empty(),
+            Phase::Forgetting { .. } => counts,
             Phase::Waiting(_) | Phase::Raised => !counts,
             Phase::Listening { device, .. } => listens && self.is_of(rule, key, device, true),
         }

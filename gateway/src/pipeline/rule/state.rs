@@ -13,9 +13,12 @@ use crate::pipeline::table::Row;
 /// Where one rule stands with one subject.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Standing {
-    /// Devices for which the condition holds now.
+    /// Devices for which the condition holds now, unexplained.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) holding: BTreeSet<String>,
+    /// Devices whose values fulfil it still, though something else has explained it: it begins again only after its end.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) explained: BTreeSet<String>,
     /// For `count`: when it happened, and where. The latest last, not more than are counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) hits: Vec<Hit>,

@@ -1,6 +1,7 @@
 //! The rules at work, over a small compound.
 
 mod changes;
+mod explaining;
 mod flow;
 mod mistakes;
 

@@ -107,9 +107,10 @@ impl Engine {
         }
     }
 
-    /// Whether a rule's condition holds at a device.
+    /// Whether a rule's condition holds at a device, explained or not.
     fn holds(&self, key: &str, id: &str) -> bool {
-        self.standing.get(key).is_some_and(|standing| standing.holding.contains(id))
+        let standing = self.standing.get(key);
+        standing.is_some_and(|standing| standing.holding.contains(id) || standing.explained.contains(id))
     }
 
     /// The value that a rule's own point has now. One that cannot be relied on neither begins nor ends anything, unless
