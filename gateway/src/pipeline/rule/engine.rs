@@ -208,8 +208,9 @@ impl Engine {
             }
             _ => match wait(config) {
                 Some((wait_ms, firm)) => {
-                    let due_ms = turn.now.t_ms.saturating_add(wait_ms);
-                    let waiting = Waiting { due_ms, at: turn.now.at.clone(), condition, firm };
+                    let t_ms = turn.now.t_ms;
+                    let (due_ms, at) = (t_ms.saturating_add(wait_ms), turn.now.at.clone());
+                    let waiting = Waiting { due_ms, at, condition, firm, begun_ms: Some(t_ms) };
                     standing.phase = Phase::Waiting(Box::new(waiting));
                     self.standing.put(&key, standing);
                 }
@@ -228,16 +229,17 @@ impl Engine {
         condition: Event,
     ) {
         let lasts = !standing.holding.is_empty();
-        let firm_at = match &standing.phase {
-            Phase::Waiting(waiting) if waiting.firm => Some(waiting.at.clone()),
-            _ => None,
+        let (firm_at, begun_ms) = match &standing.phase {
+            Phase::Waiting(waiting) => (Some(waiting.at.clone()).filter(|_| waiting.firm), waiting.begun_ms),
+            _ => (None, None),
         };
         if !active(&rule.config, turn) {
             let again = rule.config.active.filter(|_| lasts);
             match again.map(|hours| hours.begin_in_ms(&turn.now.at, turn.utc_offset_min)) {
                 Some(wait_ms) => {
                     let due_ms = turn.now.t_ms.saturating_add(wait_ms);
-                    let waiting = Waiting { due_ms, at: turn.now.at.clone(), condition, firm: false };
+                    let at = turn.now.at.clone();
+                    let waiting = Waiting { due_ms, at, condition, firm: false, begun_ms };
                     standing.phase = Phase::Waiting(Box::new(waiting));
                     self.standing.put(key, standing);
                 }
@@ -348,7 +350,18 @@ impl Engine {
                     self.standing.put(key, standing);
                 }
             }
-            Phase::Waiting(waiting) => self.arise(rule, &mut turn, key, standing, waiting.condition),
+            Phase::Waiting(waiting) => {
+                let until_ms = waiting.explained_until_ms(&rule.config);
+                match until_ms.filter(|until_ms| !waiting.firm && *until_ms > now.t_ms) {
+                    // It has held as long as it must, and may still be explained.
+                    Some(due_ms) => {
+                        let waiting = Waiting { due_ms, at: now.at.clone(), firm: true, ..*waiting };
+                        standing.phase = Phase::Waiting(Box::new(waiting));
+                        self.standing.put(key, standing);
+                    }
+                    None => self.arise(rule, &mut turn, key, standing, waiting.condition),
+                }
+            }
             Phase::Listening { due_ms, device } => {
                 if self.t_ms > due_ms.saturating_add(LATE_MS_MAX) {
                     let absent_ms = u64::from(rule.config.absent_s.unwrap_or_default()).saturating_mul(1_000);
@@ -419,12 +432,11 @@ pub(super) fn key_of(config: &RuleConfig, whose: &Whose<'_>) -> String {
     key(config.name.as_str(), whose.test, &subject(config.per, whose.id, whose.place))
 }
 
-/// How long a condition waits before it is raised, and whether only for an explanation.
+/// How long a condition waits at first before it is raised, and whether only for an explanation.
 fn wait(config: &RuleConfig) -> Option<(u64, bool)> {
-    let for_s = config.for_s.unwrap_or_default();
-    let within_s = config.unless.as_ref().map_or(0, |unless| unless.within_s);
-    let wait_ms = u64::from(for_s.max(within_s)).saturating_mul(1_000);
-    (wait_ms > 0).then_some((wait_ms, for_s == 0))
+    let within_s = config.unless.as_ref().map(|unless| unless.within_s);
+    let wait_s = config.for_s.or(within_s)?;
+    Some((u64::from(wait_s).saturating_mul(1_000), config.for_s.is_none()))
 }
 
 fn active(config: &RuleConfig, turn: &Turn<'_>) -> bool {

@@ -23,8 +23,10 @@ impl Engine {
                 .beginning(&begin)
                 .filter(|(_, standing)| match &standing.phase {
                     Phase::Waiting(waiting) => {
+                        let until_ms = waiting.explained_until_ms(&rule.config);
+                        let in_time = until_ms.is_none_or(|until_ms| turn.now.t_ms < until_ms);
                         let (device, place) = (&waiting.condition.device, &waiting.condition.place);
-                        subject(unless.same, device.id.as_str(), place) == same
+                        in_time && subject(unless.same, device.id.as_str(), place) == same
                     }
                     _ => false,
                 })

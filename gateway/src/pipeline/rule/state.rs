@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::Per;
+use super::config::{Per, RuleConfig};
 use crate::model::place::Place;
 use crate::model::record::{Event, Quality, Value};
 use crate::model::stamp::Stamp;
@@ -60,6 +60,17 @@ pub(super) struct Waiting {
     /// It waits for an explanation only: that it ends meanwhile takes nothing back.
     #[serde(default)]
     pub(super) firm: bool,
+    /// When it arose, in the pipeline's time: from then on counts the time in which it can still be explained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) begun_ms: Option<u64>,
+}
+
+impl Waiting {
+    /// Until when it can still be explained, if by anything.
+    pub(super) fn explained_until_ms(&self, config: &RuleConfig) -> Option<u64> {
+        let within_ms = u64::from(config.unless.as_ref()?.within_s).saturating_mul(1_000);
+        Some(self.begun_ms?.saturating_add(within_ms))
+    }
 }
 
 impl Row for Standing {

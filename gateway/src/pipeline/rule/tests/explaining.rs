@@ -45,3 +45,43 @@ fn what_is_explained_keeps_no_alarm_of_its_group_open() {
     bench.wait(100_000, 0);
     assert_eq!(bench.told, ["15 +forced/building 3", "20 -forced/building 3"]);
 }
+
+#[test]
+fn what_must_hold_and_may_be_explained_waits_for_both() {
+    let opened = |for_s: u32| {
+        rule(
+            "forced",
+            &format!(
+                "on = {{ event = \"contact.opened\" }}\nfor_s = {for_s}\n\
+                 unless = {{ events = [\"lock.unlocked\"], within_s = 5, same = \"unit\" }}"
+            ),
+        )
+    };
+    // How long the door was open, when it was unlocked, and what comes of it.
+    for (for_s, open_s, unlocked_s, told) in [
+        (1, 4, 900, &["5 +forced/c1!"][..]),
+        (1, 20, 900, &["5 +forced/c1", "20 -forced/c1"]),
+        (2, 1, 900, &[]),
+        (1, 4, 3, &[]),
+        (1, 20, 4, &[]),
+        (10, 20, 900, &["10 +forced/c1", "20 -forced/c1"]),
+        (10, 20, 4, &[]),
+        // That somebody was let in long after it opened does not explain why.
+        (10, 20, 8, &["10 +forced/c1", "20 -forced/c1"]),
+    ] {
+        let mut bench = Bench::new(&opened(for_s), DOORS);
+        let mut steps = [
+            (0, "c1", "contact.opened"),
+            (open_s, "c1", "contact.closed"),
+            (unlocked_s, "l1", "lock.unlocked"),
+        ];
+        steps.sort_unstable();
+        for (at_s, device, event) in steps {
+            bench.event(at_s, device, event);
+            bench.resume();
+        }
+        bench.wait(1_000_000, 0);
+        assert_eq!(bench.told, told, "for {for_s} s, open {open_s} s, unlocked at {unlocked_s} s");
+        assert!(bench.stored().is_empty(), "{:?}", bench.rows);
+    }
+}
