@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::RuleConfig;
+use super::counting::{counted, forget};
 use super::expression::{Scene, Whom};
 use super::rules::{Rule, Rules, Trigger, Watched};
 use super::signals;
-use super::state::{Hit, Kept, Phase, Seen, Standing, Waiting, key, keys, parts, subject};
+use super::state::{Kept, Phase, Seen, Standing, Waiting, key, keys, parts, subject};
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::place::Place;
 use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
@@ -175,7 +176,7 @@ impl Engine {
         let mut standing = self.standing.get(&key).cloned().unwrap_or_default();
         let by_event = matches!(rule.trigger(), Trigger::Event(_));
         if let Some(count) = config.count {
-            if !by_event {
+            if !by_event || (config.distinct && lasts) {
                 standing.holding.insert(whose.id.to_owned());
             }
             let hits = counted(&mut standing, config, turn.now.t_ms, whose.id);
@@ -441,27 +442,6 @@ fn wait(config: &RuleConfig) -> Option<(u64, bool)> {
 
 fn active(config: &RuleConfig, turn: &Turn<'_>) -> bool {
     config.active.is_none_or(|hours| hours.hold(&turn.now.at, turn.utc_offset_min))
-}
-
-/// Takes a hit in and says how many count now.
-fn counted(standing: &mut Standing, config: &RuleConfig, t_ms: u64, device: &str) -> usize {
-    if config.distinct {
-        standing.hits.retain(|hit| hit.device != device);
-    }
-    standing.hits.push(Hit { t_ms, device: device.to_owned() });
-    forget(standing, config, t_ms);
-    let most = usize::try_from(config.count.unwrap_or_default()).unwrap_or(usize::MAX);
-    let many = standing.hits.len().saturating_sub(most);
-    standing.hits.drain(..many);
-    standing.hits.len()
-}
-
-/// Forgets hits that are too old to count.
-fn forget(standing: &mut Standing, config: &RuleConfig, t_ms: u64) {
-    let within_ms = u64::from(config.within_s.unwrap_or_default()).saturating_mul(1_000);
-    standing.hits.retain(|hit| hit.t_ms.saturating_add(within_ms) > t_ms);
-    let first = standing.hits.first().map(|hit| hit.t_ms.saturating_add(within_ms));
-    standing.phase = first.map_or(Phase::Quiet, |due_ms| Phase::Forgetting { due_ms });
 }
 
 pub(super) fn scene<'a>(

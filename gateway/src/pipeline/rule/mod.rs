@@ -9,6 +9,7 @@
 mod catalogue;
 mod compile;
 pub mod config;
+mod counting;
 mod engine;
 mod explaining;
 mod expression;

@@ -19,7 +19,7 @@ pub(super) struct Standing {
     /// Devices whose values fulfil it still, though something else has explained it: it begins again only after its end.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) explained: BTreeSet<String>,
-    /// For `count`: when it happened, and where. The latest last, not more than are counted.
+    /// For `count`: when it happened, and where. The latest last, not more than must come together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) hits: Vec<Hit>,
     pub(super) phase: Phase,

@@ -95,6 +95,30 @@ fn often_is_so_many_within_a_sliding_window() {
 }
 
 #[test]
+fn devices_at_which_it_still_holds_count_however_long_ago_it_began() {
+    let lines =
+        |lines: &str| format!("{lines}\ncount = 2\nwithin_s = 60\ndistinct = true\nper = \"building\"");
+    let text = rule("both", &lines("on = { event = \"contact.opened\" }"))
+        + &rule("hot", &lines("on = { point = \"temperature\" }\nwhen = \"value > 60\""));
+    let mut bench = Bench::new(&text, &[DOORS, &[("t2", "climate"), ("c3", "door-contact")]].concat());
+    bench.event(0, "c1", "contact.opened");
+    bench.value(1, "t1", "temperature", 70.0);
+    bench.resume();
+    bench.event(400, "c2", "contact.opened");
+    bench.value(401, "t2", "temperature", 70.0);
+    // Over before, and longer ago than the window: it does not count.
+    bench.event(500, "c1", "contact.closed");
+    bench.event(510, "c2", "contact.closed");
+    bench.value(520, "t1", "temperature", 0.0);
+    bench.value(521, "t2", "temperature", 0.0);
+    bench.event(600, "c3", "contact.opened");
+    assert_eq!(bench.told, ["400 +both/building 3!", "401 +hot/building 3!"]);
+    bench.event(610, "c3", "contact.closed");
+    bench.wait(1_000_000, 0);
+    assert!(bench.stored().is_empty(), "{:?}", bench.rows);
+}
+
+#[test]
 fn silence_is_told_once_and_ends_with_a_word() {
     let text = rule("silent", "on = { kind = \"sensor\" }\nabsent_s = 100");
     let mut bench = Bench::new(&text, DOORS);
