@@ -122,7 +122,8 @@ fn tell(
             notes.extend(placed(vec![problem], tree, &(*base..base + 1)));
         } else {
             let message = format!("the shipped rules in {file}.toml: {}", problem.message);
-            let hint = "replace the file by one of the same name in `rules_dir`, or switch the rule off";
+            let usual = "replace the file by one of the same name in `rules_dir`, or switch the rule off";
+            let hint = problem.hint.as_deref().unwrap_or(usual);
             notes.push(Note::warning(0..1, message).hint(hint));
         }
     }

@@ -9,7 +9,8 @@ fn everything() -> String {
     let profiles = crate::south::profile::shipped_profiles().unwrap();
     let mqtt = profiles.iter().filter(|(_, profile)| profile.mqtt.is_some());
     let devices = mqtt.map(|(name, _)| {
-        format!("[devices.{name}]\nprofile = \"{name}\"\nclient = \"z2m\"\naddress = \"x-{name}\"\ntags = [\"door\"]\n")
+        format!("[devices.{name}]\nprofile = \"{name}\"\nclient = \"z2m\"\naddress = \"x-{name}\"\ntags = [\"door\"]\n\
+             place = {{ building = \"3\", unit = \"1\" }}\n")
     });
     format!("{GOOD}{}", devices.collect::<String>())
 }
@@ -18,6 +19,16 @@ fn everything() -> String {
 fn the_shipped_rules_are_sound_and_their_tests_pass() {
     let report = check_bytes("gatehouse.toml", everything().as_bytes());
     assert_eq!(report.text(), "", "{}", report.text());
+}
+
+#[test]
+fn devices_of_no_place_that_shipped_rules_take_together_are_named() {
+    let text = everything().replace("place = { building = \"3\", unit = \"1\" }\n", "");
+    let report = check_bytes("gatehouse.toml", text.as_bytes());
+    assert!(mistakes(&report).is_empty(), "{}", report.text());
+    let text = report.text();
+    assert!(text.contains("rule \"smoke-confirmed\" takes devices of one place together"), "{text}");
+    assert!(text.contains("place` with building, unit"), "{text}");
 }
 
 #[test]

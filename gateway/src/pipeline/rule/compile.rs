@@ -7,12 +7,16 @@ use super::config::{RuleConfig, RuleFile};
 use super::expression::Expression;
 use super::names::Names;
 use super::rules::{Rule, Rules};
+use super::state::{needs, part_of};
 use super::{loops, samples, shape, trial};
 use crate::model::check::{Problem, Weight};
-use crate::model::ids::RuleName;
+use crate::model::ids::{DeviceId, RuleName};
 use crate::model::limits::RULES_MAX;
 use crate::pipeline::action::spec::{Cause, FIRE_PANEL, Proof, warn_cloud_only};
 use crate::pipeline::directory::Directory;
+
+/// Devices that a warning names; the others are counted.
+const NAMED_MAX: usize = 3;
 
 /// A file of rules.
 #[derive(Debug, Clone)]
@@ -96,6 +100,7 @@ fn taken(
     rules.add(rule, directory, catalogue);
     let Some(rule) = rules.get(index) else { return Vec::new() };
     let mut problems: Vec<Problem> = selection(rule, shipped).into_iter().collect();
+    problems.extend(nowhere(rule, directory));
     problems.extend(samples::problems(rule, directory));
     problems.extend(shape::lasting(rule, rules, index));
     // Devices that shipped rules act on may come later.
@@ -103,6 +108,36 @@ fn taken(
         problems.extend(actions(rule, directory));
     }
     problems
+}
+
+/// Devices that a rule takes together by place, and of which nobody said where they are: each stands for itself.
+fn nowhere(rule: &Rule, directory: &Directory) -> Vec<Problem> {
+    let per = (["per"].as_slice(), rule.config.per);
+    let same = rule.config.unless.as_ref().map(|unless| (["unless", "same"].as_slice(), unless.same));
+    let mut out = Vec::new();
+    for (path, per) in [Some(per), same].into_iter().flatten() {
+        let needs = needs(per);
+        let lacks = |id: &&DeviceId| {
+            let place = directory.devices.get(*id).map(|entry| &entry.place);
+            place.is_some_and(|place| needs.iter().any(|part| part_of(place, part).is_none()))
+        };
+        let lost: Vec<&str> = rule.devices.iter().filter(lacks).map(DeviceId::as_str).collect();
+        let Some(named) = lost.get(..lost.len().min(NAMED_MAX)).filter(|named| !named.is_empty()) else {
+            continue;
+        };
+        let more = match lost.len().saturating_sub(named.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let name = rule.config.name.as_str();
+        let (named, needs) = (named.join(", "), needs.join(", "));
+        let message = format!(
+            "rule {name:?} takes devices of one place together, and not all is known of: {named}{more}"
+        );
+        let hint = format!("give them a `place` with {needs}; until then each of them stands for itself");
+        out.push(Problem::warning(path, message).hint(hint));
+    }
+    out
 }
 
 fn actions(rule: &Rule, directory: &Directory) -> Vec<Problem> {

@@ -111,7 +111,7 @@ pub struct On {
     pub place: Place,
 }
 
-/// What belongs together.
+/// What belongs together. A device of which the place does not say enough stands for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
@@ -208,7 +208,7 @@ pub struct Trial {
 pub struct TrialDevice {
     /// Its profile; if not given, one that fits the rule.
     pub profile: Option<ProfileName>,
-    /// Its place; if not given, the one that the rule selects.
+    /// Its place; if not given, the one that the rule selects, the same for all devices.
     pub place: Option<Place>,
     /// Its tags; if not given, those that the rule selects.
     pub tags: Option<Vec<String>>,

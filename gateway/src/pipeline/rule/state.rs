@@ -126,18 +126,39 @@ pub(super) fn parts(key: &str) -> Option<(&str, bool, &str)> {
     })
 }
 
-/// What an alarm is about: a device, or a place. What is not known of a place is left empty.
+/// What an alarm is about: a device, or a place. A device of which nobody said where it is is near no other: it is a
+/// subject of its own.
 pub(super) fn subject(per: Per, device: &str, place: &Place) -> String {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (building, unit) = (text(&place.building), text(&place.unit));
+    let word = match per {
+        Per::Device => return device.to_owned(),
+        Per::Household => "household",
+        Per::Floor => "floor",
+        Per::Unit => "unit",
+        Per::Building => "building",
+        Per::Compound => return "compound".to_owned(),
+    };
+    let parts: Option<Vec<String>> = needs(per).iter().map(|part| part_of(place, part)).collect();
+    parts.map_or_else(|| device.to_owned(), |parts| format!("{word} {}", parts.join("/")))
+}
+
+/// The parts of a place that must be known for devices to belong together.
+pub(super) const fn needs(per: Per) -> &'static [&'static str] {
     match per {
-        Per::Device => device.to_owned(),
-        Per::Household => format!("household {building}/{unit}/{}", text(&place.household)),
-        Per::Floor => {
-            format!("floor {building}/{unit}/{}", place.floor.map(|f| f.to_string()).unwrap_or_default())
-        }
-        Per::Unit => format!("unit {building}/{unit}"),
-        Per::Building => format!("building {building}"),
-        Per::Compound => "compound".to_owned(),
+        Per::Device | Per::Compound => &[],
+        Per::Building => &["building"],
+        Per::Unit => &["building", "unit"],
+        Per::Floor => &["building", "unit", "floor"],
+        Per::Household => &["building", "unit", "household"],
+    }
+}
+
+/// A part of a place, if it is known.
+pub(super) fn part_of(place: &Place, part: &str) -> Option<String> {
+    match part {
+        "building" => place.building.clone(),
+        "unit" => place.unit.clone(),
+        "floor" => place.floor.map(|floor| floor.to_string()),
+        "household" => place.household.clone(),
+        _ => None,
     }
 }

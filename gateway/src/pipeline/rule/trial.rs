@@ -7,9 +7,11 @@ use super::catalogue::{Catalogue, Model, STANDARD_ENDS};
 use super::config::{RuleConfig, Step, Trial, TrialDevice};
 use super::engine::Engine;
 use super::rules::{Rules, Trigger};
+use super::state::needs;
 use crate::model::check::Problem;
 use crate::model::command::TICK;
 use crate::model::ids::{BootId, DeviceId, Epoch, PointName, ProfileName};
+use crate::model::place::Place;
 use crate::model::record::{Body, Category, Class, DeviceRef, Event, Record, Sample, Telemetry, Value};
 use crate::model::stamp::{ClockTrust, Stamp};
 use crate::pipeline::directory::{Abilities, Directory, Entry, PointType};
@@ -131,7 +133,7 @@ impl Play {
     fn run(mut self, trial: &Trial) -> (Vec<u64>, Vec<u64>) {
         let tick = Event {
             device: DeviceRef::gateway(None),
-            place: crate::model::place::Place::default(),
+            place: Place::default(),
             category: Category::Device,
             name: TICK.to_owned(),
             severity: None,
@@ -270,7 +272,7 @@ fn entry<'a>(
         kind,
         profile,
         bus: None,
-        place: facts.place.clone().unwrap_or_else(|| config.on.place.clone()),
+        place: facts.place.clone().unwrap_or_else(|| somewhere(config)),
         tags: facts.tags.clone().unwrap_or_else(|| config.on.tags.clone()).into_iter().collect(),
         points,
         events,
@@ -278,6 +280,22 @@ fn entry<'a>(
         maintenance: false,
         abilities: Abilities::default(),
     })
+}
+
+/// The place that a rule selects, with made-up parts where it takes devices of one place together.
+fn somewhere(config: &RuleConfig) -> Place {
+    let mut place = config.on.place.clone();
+    let same = config.unless.as_ref().map(|unless| unless.same);
+    for part in [Some(config.per), same].into_iter().flatten().flat_map(needs) {
+        let made_up = || Some(IT.to_owned());
+        match *part {
+            "building" => place.building = place.building.or_else(made_up),
+            "unit" => place.unit = place.unit.or_else(made_up),
+            "floor" => place.floor = place.floor.or(Some(1)),
+            _ => place.household = place.household.or_else(made_up),
+        }
+    }
+    place
 }
 
 /// A model that the rule could watch and that can tell all that happens.

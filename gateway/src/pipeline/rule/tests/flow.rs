@@ -119,6 +119,23 @@ fn devices_at_which_it_still_holds_count_however_long_ago_it_began() {
 }
 
 #[test]
+fn devices_of_no_place_do_not_belong_together() {
+    let text = forced()
+        + &rule(
+            "many",
+            "on = { event = \"contact.opened\" }\ncount = 2\nwithin_s = 60\ndistinct = true\nper = \"unit\"",
+        );
+    let mut directory = directory(DOORS);
+    directory.devices.values_mut().for_each(|entry| entry.place = Place::default());
+    let mut bench = Bench::unchecked(&text, directory);
+    bench.event(0, "l1", "lock.unlocked");
+    bench.event(1, "c1", "contact.opened");
+    bench.event(2, "c2", "contact.opened");
+    bench.wait(100_000, 0);
+    assert_eq!(bench.told, ["6 +forced/c1", "7 +forced/c2"]);
+}
+
+#[test]
 fn silence_is_told_once_and_ends_with_a_word() {
     let text = rule("silent", "on = { kind = \"sensor\" }\nabsent_s = 100");
     let mut bench = Bench::new(&text, DOORS);

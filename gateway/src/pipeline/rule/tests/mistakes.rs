@@ -4,8 +4,11 @@ use super::*;
 
 /// The first finding of a rule with these lines: its path below the rule and its words.
 fn found(lines: &str) -> String {
-    let directory = directory(&[("c1", "door-contact"), ("l1", "door-lock"), ("t1", "climate")]);
-    let (_, findings) = compiled(&rule("r", lines), &directory);
+    found_in(lines, &directory(&[("c1", "door-contact"), ("l1", "door-lock"), ("t1", "climate")]))
+}
+
+fn found_in(lines: &str, directory: &Directory) -> String {
+    let (_, findings) = compiled(&rule("r", lines), directory);
     let told = |finding: &Finding| {
         let problem = &finding.problem;
         let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -89,6 +92,37 @@ fn each_mistake_is_told_at_its_place() {
             "{lines}\n{}",
             found(lines)
         );
+    }
+}
+
+#[test]
+fn devices_whose_place_says_too_little_are_named() {
+    let on = "on = { event = \"contact.opened\" }";
+    for (lines, nowhere, said) in [
+        (
+            "per = \"unit\"",
+            vec!["c1"],
+            "per: rule \"r\" takes devices of one place together, and not all is known of: c1 \
+             (give them a `place` with building, unit; until then each of them stands for itself)",
+        ),
+        ("per = \"building\"", vec!["c1", "c2", "c3", "c4"], "is known of: c1, c2, c3 and 1 more"),
+        (
+            "unless = { events = [\"lock.unlocked\"], within_s = 5, same = \"building\" }",
+            vec!["c2"],
+            "unless.same: rule \"r\" takes devices of one place together, and not all is known of: c2",
+        ),
+        ("per = \"unit\"", vec![], ""),
+        ("per = \"compound\"", vec!["c1"], ""),
+    ] {
+        let names = ["c1", "c2", "c3", "c4"].map(|id| (id, "door-contact"));
+        let mut directory = directory(&[names.as_slice(), &[("l1", "door-lock")]].concat());
+        for (id, entry) in &mut directory.devices {
+            if nowhere.contains(&id.as_str()) {
+                entry.place = Place::default();
+            }
+        }
+        let told = found_in(&format!("{on}\n{lines}"), &directory);
+        assert!(told.contains(said) && said.is_empty() == told.is_empty(), "{lines}: {told}");
     }
 }
 
