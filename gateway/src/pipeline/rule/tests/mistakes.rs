@@ -166,6 +166,15 @@ fn a_test_that_fails_says_what_came() {
 }
 
 #[test]
+fn a_test_goes_on_as_long_as_the_rule_waits() {
+    let lines = "on = { event = \"contact.opened\" }\nactive = { from = \"22:00\", to = \"06:00\" }";
+    let evening = "[[rule.test]]\nname = \"t\"\nclock = \"21:30\"\n\
+                   steps = [{ at_s = 0, event = \"contact.opened\" }]\nraised_s = [1800]\n";
+    let (_, findings) = compiled(&(rule("r", lines) + evening), &directory(&[("c1", "door-contact")]));
+    assert!(findings.is_empty(), "{findings:?}");
+}
+
+#[test]
 fn names_stand_once_and_rules_are_bounded() {
     let directory = directory(&[("l1", "door-lock")]);
     let lines = "on = { event = \"lock.failed\" }";
