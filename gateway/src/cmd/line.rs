@@ -9,9 +9,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::config::Loaded;
 use crate::model::action::{Action, NoOutlet, Outlet};
+use crate::model::ids::RuleName;
+use crate::model::refusal::Refusal;
 use crate::model::roll::Roll;
 use crate::pipeline::care::CareConfig;
-use crate::pipeline::rule::Rules;
+use crate::pipeline::rule::{Misfits, Rules};
 use crate::pipeline::{Names, NextRules, Pipeline, Plan};
 use crate::rt::metrics::Metrics;
 
@@ -38,7 +40,9 @@ pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
     let roll = Arc::new(Roll::default());
     let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
     let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
-    let pipeline = Pipeline::new(plan(loaded, rules(loaded)), Arc::clone(&roll), outlet);
+    let rules = rules(loaded);
+    rules.count_misfits(Arc::new(Unanswered { metrics: Arc::clone(metrics) }));
+    let pipeline = Pipeline::new(plan(loaded, rules), Arc::clone(&roll), outlet);
     let next_rules = pipeline.next_rules();
     Line { pipeline, roll, actions_rx, next_rules }
 }
@@ -102,6 +106,18 @@ impl Outlet for Queue {
         };
         tracing::error!(action = action.id, device = %action.device, why, "an action is not done");
         self.metrics.dropped("actions", why, 1);
+    }
+}
+
+/// Counts what conditions of rules could not answer.
+#[derive(Debug)]
+struct Unanswered {
+    metrics: Arc<Metrics>,
+}
+
+impl Misfits for Unanswered {
+    fn misfit(&self, rule: &RuleName) {
+        self.metrics.refused(&format!("rule {rule}"), Refusal::ExpressionMisfit);
     }
 }
 

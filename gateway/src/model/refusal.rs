@@ -188,6 +188,10 @@ reasons! {
     BetweenBands "between_bands"
         "监测回路的电阻值不在任何区间内；检查接线和终端电阻。"
         "A supervised input lies in none of its bands: check wiring and end-of-line resistor.";
+    // Rules.
+    ExpressionMisfit "expression_misfit"
+        "规则的条件（when 或 until）与收到的值不符，得不出结果；按日志中的说明修改规则。"
+        "A condition of a rule (`when`, `until`) does not fit what it was asked about: mend the rule as the log says.";
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From files of rules to [`Rules`]: every mistake at once, each with its path in its file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use super::catalogue::Catalogue;
 use super::config::{RuleConfig, RuleFile};
@@ -208,7 +209,8 @@ pub(super) fn compiled(config: &RuleConfig, problems: &mut Vec<Problem>) -> Rule
     };
     let when = parsed("when", &config.when);
     let until = parsed("until", &config.until);
-    let rule = Rule { config: config.clone(), when, until, devices: BTreeSet::new() };
+    let (config, devices, warned) = (config.clone(), BTreeSet::new(), AtomicBool::new(false));
+    let rule = Rule { config, when, until, devices, warned };
     problems.extend(shape::problems(&rule));
     rule
 }

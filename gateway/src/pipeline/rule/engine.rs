@@ -71,6 +71,7 @@ impl Engine {
 
     /// Other rules from now on. With the next event or value, what they do not know any more is over.
     pub(in crate::pipeline) fn replace(&mut self, rules: Arc<Rules>) {
+        rules.follow(&self.rules);
         self.rules = rules;
         self.settled = false;
     }
@@ -138,7 +139,7 @@ impl Engine {
             let Some(rule) = rules.get(*index) else { continue };
             let points = BTreeMap::new();
             let scene = scene(whose, None, None, &points, &event.params);
-            if rule.when.as_ref().is_none_or(|when| when.holds(&scene) == Ok(true)) {
+            if rule.when.as_ref().is_none_or(|when| rules.answer(rule, when, &scene) == Ok(true)) {
                 let condition = signals::condition(&rule.config, event.clone());
                 self.begin(rule, turn, whose, condition, *lasts);
             }

@@ -35,6 +35,15 @@ pub(super) struct Expression {
     /// What it says of `points.NAME` and `params.NAME`.
     pub(super) points: BTreeSet<String>,
     pub(super) params: BTreeSet<String>,
+    pub(super) literals: Literals,
+}
+
+/// The numbers and texts that stand in an expression: around them its answers change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Literals {
+    pub(super) ints: BTreeSet<i64>,
+    pub(super) floats: Vec<f64>,
+    pub(super) texts: BTreeSet<String>,
 }
 
 impl fmt::Debug for Expression {
@@ -50,6 +59,8 @@ pub(super) enum Unanswered {
     Missing(String),
     /// It does not fit the types.
     Misfit(String),
+    /// It fits, and numbers as large as these cannot be reckoned with.
+    Beyond(String),
 }
 
 /// What an expression sees.
@@ -86,8 +97,8 @@ impl Expression {
             })?;
         let mut walk = Walk::default();
         walk.expression(program.expression(), false)?;
-        let Walk { names, points, params, .. } = walk;
-        Ok(Self { source: source.to_owned(), program, names, points, params })
+        let Walk { names, points, params, literals, .. } = walk;
+        Ok(Self { source: source.to_owned(), program, names, points, params, literals })
     }
 
     pub(super) fn names(&self, name: &str) -> bool {
@@ -130,6 +141,7 @@ impl Expression {
             Ok(Err(ExecutionError::NoSuchKey(name) | ExecutionError::UndeclaredReference(name))) => {
                 Err(Unanswered::Missing(name.as_ref().clone()))
             }
+            Ok(Err(error @ ExecutionError::Overflow(..))) => Err(Unanswered::Beyond(error.to_string())),
             Ok(Err(error)) => Err(Unanswered::Misfit(error.to_string())),
             Err(_panic) => Err(Unanswered::Misfit("it cannot be computed".to_owned())),
         }
@@ -165,6 +177,7 @@ struct Walk {
     names: BTreeSet<String>,
     points: BTreeSet<String>,
     params: BTreeSet<String>,
+    literals: Literals,
     /// Variables of macros such as `exists`.
     own: Vec<String>,
 }
@@ -172,7 +185,11 @@ struct Walk {
 impl Walk {
     fn expression(&mut self, node: &IdedExpr, looping: bool) -> Result<(), String> {
         match &node.expr {
-            Expr::Unspecified | Expr::Literal(_) => Ok(()),
+            Expr::Unspecified => Ok(()),
+            Expr::Literal(literal) => {
+                self.literal(literal, false);
+                Ok(())
+            }
             Expr::Ident(name) => self.ident(name),
             Expr::Select(select) => match &select.operand.expr {
                 Expr::Ident(root) if self.field(root, &select.field) => Ok(()),
@@ -184,6 +201,12 @@ impl Walk {
                         (&operand.expr, &index.expr)
                     && self.field(root, name.inner())
                 {
+                    return Ok(());
+                }
+                if let ("-_", [operand]) = (call.func_name.as_str(), call.args.as_slice())
+                    && let Expr::Literal(literal) = &operand.expr
+                {
+                    self.literal(literal, true);
                     return Ok(());
                 }
                 let target = call.target.iter().map(AsRef::as_ref);
@@ -212,6 +235,26 @@ impl Walk {
                 self.own.truncate(before);
                 Ok(())
             }
+        }
+    }
+
+    fn literal(&mut self, literal: &LiteralValue, negative: bool) {
+        match literal {
+            LiteralValue::Int(number) => {
+                let number = *number.inner();
+                self.literals.ints.insert(if negative { number.saturating_neg() } else { number });
+            }
+            LiteralValue::UInt(number) => {
+                self.literals.ints.insert(i64::try_from(*number.inner()).unwrap_or(i64::MAX));
+            }
+            LiteralValue::Double(number) => {
+                let number = *number.inner();
+                self.literals.floats.push(if negative { -number } else { number });
+            }
+            LiteralValue::String(text) => {
+                self.literals.texts.insert(text.inner().to_owned());
+            }
+            LiteralValue::Boolean(_) | LiteralValue::Bytes(_) | LiteralValue::Null => {}
         }
     }
 

@@ -32,5 +32,5 @@ mod values;
 pub use self::catalogue::{Catalogue, Model};
 pub use self::compile::{Finding, Source};
 pub(super) use self::engine::Engine;
-pub use self::rules::Rules;
+pub use self::rules::{Misfits, Rules};
 pub use self::shipped::shipped;

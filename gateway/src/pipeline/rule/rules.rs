@@ -2,10 +2,13 @@
 //! the rules that watch it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::catalogue::{Catalogue, GATEWAY};
 use super::config::{On, RuleConfig};
-use super::expression::Expression;
+use super::expression::{Expression, Scene, Unanswered};
 use crate::model::ids::{DeviceId, PointName, RuleName};
 use crate::model::place::Place;
 use crate::pipeline::directory::{Directory, Entry};
@@ -19,6 +22,15 @@ pub struct Rules {
     pub(super) gateway: Watched,
     /// Rules that an event explains, wherever it comes from.
     pub(super) explained: HashMap<String, Vec<usize>>,
+    /// Who counts what expressions could not answer.
+    misfits: OnceLock<Arc<dyn Misfits>>,
+}
+
+/// Counts expressions that had no answer, since what they were asked about does not fit them. No part of the fold: whoever
+/// folds a record again counts again.
+pub trait Misfits: Debug + Send + Sync {
+    /// One of this rule.
+    fn misfit(&self, rule: &RuleName);
 }
 
 /// A rule.
@@ -29,6 +41,8 @@ pub(super) struct Rule {
     pub(super) until: Option<Expression>,
     /// The devices that it selects and that can tell what it watches.
     pub(super) devices: BTreeSet<DeviceId>,
+    /// That an expression of it had no answer stands in the log.
+    pub(super) warned: AtomicBool,
 }
 
 /// What rules watch at one device.
@@ -137,6 +151,43 @@ impl Rules {
     /// The devices that a rule watches.
     pub fn watched_by(&self, rule: &RuleName) -> Option<&BTreeSet<DeviceId>> {
         self.all.get(*self.by_name.get(rule)?).map(|rule| &rule.devices)
+    }
+
+    /// Who counts what expressions cannot answer from now on; the first who is named remains.
+    pub fn count_misfits(&self, misfits: Arc<dyn Misfits>) {
+        self.misfits.get_or_init(|| misfits);
+    }
+
+    /// Rules that take the place of others are counted by the same.
+    pub(super) fn follow(&self, before: &Self) {
+        if let Some(misfits) = before.misfits.get() {
+            self.count_misfits(Arc::clone(misfits));
+        }
+    }
+
+    /// Whether an expression of a rule holds.
+    pub(super) fn answer(
+        &self,
+        rule: &Rule,
+        expression: &Expression,
+        scene: &Scene<'_>,
+    ) -> Result<bool, Unanswered> {
+        let answer = expression.holds(scene);
+        if let Err(Unanswered::Misfit(reason) | Unanswered::Beyond(reason)) = &answer {
+            let (name, device) = (rule.config.name.as_str(), scene.device.id);
+            if !rule.warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    rule = name,
+                    device,
+                    reason,
+                    "a condition does not fit what it is asked about"
+                );
+            }
+            if let Some(misfits) = self.misfits.get() {
+                misfits.misfit(&rule.config.name);
+            }
+        }
+        answer
     }
 
     pub(super) fn at(&self, device: &DeviceId) -> Option<&Watched> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::expression::{Expression, Scene, Unanswered, Whom};
+use super::expression::{Expression, Literals, Scene, Unanswered, Whom};
 use super::rules::Rule;
 use crate::model::check::Problem;
 use crate::model::ids::PointName;
@@ -10,15 +10,24 @@ use crate::model::place::Place;
 use crate::model::record::{Quality, Value};
 use crate::pipeline::directory::{Directory, Entry, PointType};
 
-/// Sets of samples that are tried.
-const SETS: usize = 4;
+/// Questions to one expression for one device, with each way to give its parameters types. All samples of three points
+/// with one number each come together in fewer.
+const ROUNDS_MAX: usize = 400;
+
+/// Types that a parameter may have.
+const KINDS: [PointType; 4] = [PointType::Int, PointType::Text, PointType::Bool, PointType::Float];
+
+/// Parameters of one expression whose types are all tried with each other's.
+const PARAMS_MAX: usize = 4;
+
+const QUALITIES: [Quality; 4] = [Quality::Good, Quality::Uncertain, Quality::Stale, Quality::Bad];
 
 /// What an expression does not fit, for one device of each profile.
 pub(super) fn problems(rule: &Rule, directory: &Directory) -> Vec<Problem> {
     let mut out = Vec::new();
     let mut tried = BTreeSet::new();
     if rule.watches_gateway()
-        && let Some(Err(reason)) = rule.when.as_ref().map(gateway_fits)
+        && let Some(Err(reason)) = rule.when.as_ref().map(|when| gateway_fits(rule, when))
     {
         out.push(Problem::error(&["when"], format!("it does not fit the box itself: {reason}")));
     }
@@ -43,37 +52,111 @@ pub(super) fn problems(rule: &Rule, directory: &Directory) -> Vec<Problem> {
     out
 }
 
+/// An expression about values alone fits if it answers for all of them. Profiles do not say what types parameters have:
+/// one type for each of them must fit.
 fn fits(rule: &Rule, expression: &Expression, whom: Whom<'_>, entry: &Entry) -> Result<(), String> {
-    for set in 0..SETS {
-        let points: BTreeMap<PointName, Value> =
-            entry.points.iter().map(|(name, kind)| (name.clone(), sample(*kind, set))).collect();
-        let value = rule.config.on.point.as_ref().and_then(|point| points.get(point));
-        // Profiles do not say what types parameters have: one of them must fit.
-        let kinds = [PointType::Int, PointType::Text, PointType::Bool, PointType::Float];
-        let mut answers = kinds.into_iter().map(|kind| {
-            let params = expression.params.iter().map(|name| (name.clone(), sample(kind, set)));
-            let params = params.collect();
-            let scene = Scene {
-                value,
-                quality: Some(Quality::Good),
-                points: &points,
-                params: &params,
-                device: whom,
-                place: &entry.place,
-            };
-            expression.holds(&scene)
-        });
-        let first = answers.next().unwrap_or(Ok(false));
-        let other = !expression.params.is_empty() && answers.any(|answer| answer.is_ok());
-        if first.is_err() && !other {
-            return Err(match first {
-                Err(Unanswered::Missing(name)) => format!("{name:?} is not there{}", near(&name, entry)),
-                Err(Unanswered::Misfit(reason)) => reason,
-                Ok(_) => return Ok(()),
-            });
+    let own = rule.config.on.point.as_ref().filter(|_| expression.names("value"));
+    let named = expression.points.iter().filter_map(|name| PointName::new(name).ok());
+    let points: BTreeMap<PointName, Vec<Value>> = named
+        .chain(own.cloned())
+        .filter_map(|name| {
+            let kind = *entry.points.get(&name)?;
+            Some((name, samples(kind, &expression.literals)))
+        })
+        .collect();
+    let mut first = None;
+    for kinds in 0..ways(expression) {
+        let params: Vec<(&String, Vec<Value>)> = kinds_of(expression, kinds);
+        match fits_all(expression, rule, &points, &params, whom, &entry.place) {
+            Ok(()) => return Ok(()),
+            Err(reason) => first = first.or(Some(reason)),
+        }
+    }
+    match first {
+        // So many parameters that not all ways were tried: what does not fit is counted when it happens.
+        Some(_) if expression.params.len() > PARAMS_MAX => Ok(()),
+        Some(Unanswered::Missing(name)) => Err(format!("{name:?} is not there{}", near(&name, entry))),
+        Some(Unanswered::Misfit(reason) | Unanswered::Beyond(reason)) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// How many ways there are to give each parameter a type.
+fn ways(expression: &Expression) -> usize {
+    let params = u32::try_from(expression.params.len().min(PARAMS_MAX)).unwrap_or(0);
+    KINDS.len().pow(params)
+}
+
+/// Each parameter with its samples, in one of these ways.
+fn kinds_of(expression: &Expression, way: usize) -> Vec<(&String, Vec<Value>)> {
+    let mut rest = way;
+    let kind = |name| {
+        let kind = KINDS.get(rest % KINDS.len()).copied().unwrap_or(PointType::Int);
+        rest /= KINDS.len();
+        (name, samples(kind, &expression.literals))
+    };
+    expression.params.iter().map(kind).collect()
+}
+
+/// Asks with one sample of each after another: all of them together, where they are not too many.
+fn fits_all(
+    expression: &Expression,
+    rule: &Rule,
+    points: &BTreeMap<PointName, Vec<Value>>,
+    params: &[(&String, Vec<Value>)],
+    whom: Whom<'_>,
+    place: &Place,
+) -> Result<(), Unanswered> {
+    let qualities: &[Quality] = if expression.names("quality") { &QUALITIES } else { &[Quality::Good] };
+    let lengths = points.values().chain(params.iter().map(|(_, samples)| samples)).map(Vec::len);
+    let lengths: Vec<usize> = [qualities.len()].into_iter().chain(lengths).collect();
+    let all = lengths.iter().fold(1_usize, |all, length| all.saturating_mul(*length));
+    for round in 0..all.min(ROUNDS_MAX) {
+        let picks = picks(round, &lengths, all <= ROUNDS_MAX);
+        let (quality, rest) = picks.split_first().map_or((0, [].as_slice()), |(first, rest)| (*first, rest));
+        let (of_points, of_params) = rest.split_at(points.len().min(rest.len()));
+        let chosen = |samples: &[Value], pick: usize| samples.get(pick).cloned();
+        let values: BTreeMap<PointName, Value> = points
+            .iter()
+            .zip(of_points)
+            .filter_map(|((name, samples), pick)| Some((name.clone(), chosen(samples, *pick)?)))
+            .collect();
+        let params = params
+            .iter()
+            .zip(of_params)
+            .filter_map(|((name, samples), pick)| Some(((*name).clone(), chosen(samples, *pick)?)))
+            .collect();
+        let scene = Scene {
+            value: rule.config.on.point.as_ref().and_then(|point| values.get(point)),
+            quality: qualities.get(quality).copied(),
+            points: &values,
+            params: &params,
+            device: whom,
+            place,
+        };
+        match expression.holds(&scene) {
+            Ok(_) | Err(Unanswered::Beyond(_)) => {}
+            Err(reason) => return Err(reason),
         }
     }
     Ok(())
+}
+
+/// Which sample of each is asked about in a round. Where there are too many rounds, each goes through its own at another
+/// pace, so that most pairs come together.
+fn picks(round: usize, lengths: &[usize], all: bool) -> Vec<usize> {
+    let mut rest = round;
+    let pick = |(index, length): (usize, &usize)| {
+        let length = (*length).max(1);
+        if all {
+            let pick = rest % length;
+            rest /= length;
+            pick
+        } else {
+            round.wrapping_mul(2 * index + 1).wrapping_add(round / length) % length
+        }
+    };
+    lengths.iter().enumerate().map(pick).collect()
 }
 
 fn near(name: &str, entry: &Entry) -> String {
@@ -81,39 +164,73 @@ fn near(name: &str, entry: &Entry) -> String {
     super::names::nearest(name, points).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
 }
 
-/// Values of all sorts, none of which divides by zero by itself.
-fn sample(kind: PointType, set: usize) -> Value {
+/// Values of all sorts, and those around what stands in the expression: what is asked behind `value > 1500 &&` is asked
+/// only beyond it.
+fn samples(kind: PointType, literals: &Literals) -> Vec<Value> {
     match kind {
-        PointType::Bool => Value::Bool(set.is_multiple_of(2)),
-        PointType::Int => Value::Int([1, 40, -7, 1_000].get(set).copied().unwrap_or(1)),
-        PointType::Float => Value::Float([1.5, 40.25, -7.5, 1_000.0].get(set).copied().unwrap_or(1.5)),
-        PointType::Text => Value::Text(["a", "", "open", "LOCK"].get(set).copied().unwrap_or("a").into()),
+        PointType::Bool => vec![Value::Bool(true), Value::Bool(false)],
+        PointType::Int => {
+            let near = literals.ints.iter().copied().chain(literals.floats.iter().map(|n| whole(*n)));
+            let near = near.flat_map(|n| [n.saturating_sub(1), n, n.saturating_add(1)]);
+            let mut all = vec![1, 40, -7, 1_000];
+            all.extend(near);
+            once(all).into_iter().map(Value::Int).collect()
+        }
+        PointType::Float => {
+            let ints = literals.ints.iter().map(|n| fraction(*n));
+            let mut numbers: Vec<f64> = ints.chain(literals.floats.iter().copied()).collect();
+            numbers.sort_by(f64::total_cmp);
+            let between = numbers.iter().zip(numbers.iter().skip(1)).map(|(a, b)| f64::midpoint(*a, *b));
+            let mut all = vec![1.5, 40.25, -7.5, 1_000.0];
+            all.extend(between);
+            all.extend(numbers.iter().flat_map(|n| [n - 1.0, *n, n + 1.0]));
+            once(all).into_iter().map(Value::Float).collect()
+        }
+        PointType::Text => {
+            let texts = literals.texts.iter().map(String::as_str);
+            let all: Vec<&str> = ["a", "", "open", "LOCK"].into_iter().chain(texts).collect();
+            once(all).into_iter().map(|text| Value::Text(text.into())).collect()
+        }
     }
 }
 
-/// What an expression of a rule on the box itself sees.
-fn gateway_fits(expression: &Expression) -> Result<(), String> {
-    let (tags, points, place) = (BTreeSet::new(), BTreeMap::new(), Place::default());
-    let whom = Whom { id: "gateway", kind: "gateway", profile: "", tags: &tags };
-    let answer = |kind| {
-        let params = expression.params.iter().map(|name| (name.clone(), sample(kind, 0))).collect();
-        let scene = Scene {
-            value: None,
-            quality: None,
-            points: &points,
-            params: &params,
-            device: whom,
-            place: &place,
-        };
-        expression.holds(&scene)
-    };
-    let kinds = [PointType::Int, PointType::Text, PointType::Bool, PointType::Float];
-    if kinds.into_iter().any(|kind| answer(kind).is_ok()) {
-        return Ok(());
+/// Each once, in their order.
+fn once<T: PartialEq>(all: Vec<T>) -> Vec<T> {
+    let mut out = Vec::with_capacity(all.len());
+    for one in all {
+        if !out.contains(&one) {
+            out.push(one);
+        }
     }
-    match answer(PointType::Int) {
-        Ok(_) => Ok(()),
-        Err(Unanswered::Missing(name)) => Err(format!("{name:?} is not there")),
-        Err(Unanswered::Misfit(reason)) => Err(reason),
+    out
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "floats saturate")]
+const fn whole(number: f64) -> i64 {
+    number as i64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sample need not be exact")]
+const fn fraction(number: i64) -> f64 {
+    number as f64
+}
+
+/// What an expression of a rule on the box itself sees.
+fn gateway_fits(rule: &Rule, expression: &Expression) -> Result<(), String> {
+    let (tags, place) = (BTreeSet::new(), Place::default());
+    let whom = Whom { id: "gateway", kind: "gateway", profile: "", tags: &tags };
+    let mut first = None;
+    for way in 0..ways(expression) {
+        let params = kinds_of(expression, way);
+        match fits_all(expression, rule, &BTreeMap::new(), &params, whom, &place) {
+            Ok(()) => return Ok(()),
+            Err(reason) => first = first.or(Some(reason)),
+        }
+    }
+    match first {
+        Some(_) if expression.params.len() > PARAMS_MAX => Ok(()),
+        Some(Unanswered::Missing(name)) => Err(format!("{name:?} is not there")),
+        Some(Unanswered::Misfit(reason) | Unanswered::Beyond(reason)) => Err(reason),
+        None => Ok(()),
     }
 }

@@ -33,7 +33,7 @@ impl Engine {
         touched.sort_unstable();
         touched.dedup();
         for rule in touched.into_iter().filter_map(|index| rules.get(index)) {
-            self.judge(rule, turn, whose, told, &points);
+            self.judge(rules, rule, turn, whose, told, &points);
         }
         // What a driver repeats of a silent device is no word of it.
         if told.samples.iter().any(|sample| sample.quality == Quality::Good) {
@@ -63,6 +63,7 @@ impl Engine {
     /// Judges the values that a rule looks at.
     fn judge(
         &mut self,
+        rules: &Rules,
         rule: &Rule,
         turn: &mut Turn<'_>,
         whose: &Whose<'_>,
@@ -82,7 +83,7 @@ impl Engine {
         };
         let params = BTreeMap::new();
         let scene = scene(whose, value, quality, points, &params);
-        let when = rule.when.as_ref().map_or(Ok(true), |when| when.holds(&scene));
+        let when = rule.when.as_ref().map_or(Ok(true), |when| rules.answer(rule, when, &scene));
         if rule.config.absent_s.is_some() {
             if when == Ok(true) {
                 self.heard(rule, turn, whose);
@@ -99,7 +100,7 @@ impl Engine {
             return;
         }
         let over = match &rule.until {
-            Some(until) => until.holds(&scene) == Ok(true),
+            Some(until) => rules.answer(rule, until, &scene) == Ok(true),
             None => when == Ok(false),
         };
         if over {

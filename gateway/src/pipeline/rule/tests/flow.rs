@@ -242,6 +242,33 @@ fn the_box_itself_is_watched_by_bus() {
     assert_eq!(bench.told, ["0 +bus/gateway/a", "2 +bus/gateway/c", "3 -bus/gateway/a"]);
 }
 
+#[derive(Debug, Default)]
+struct Counted(std::sync::Mutex<Vec<String>>);
+
+impl Misfits for Counted {
+    fn misfit(&self, rule: &crate::model::ids::RuleName) {
+        self.0.lock().unwrap().push(rule.as_str().to_owned());
+    }
+}
+
+#[test]
+fn what_a_condition_cannot_answer_is_counted_by_rule() {
+    let text = rule("few", "on = { point = \"humidity\" }\nwhen = \"100 / value > 3\"")
+        + &rule("wet", "on = { point = \"humidity\" }\nwhen = \"value > 80\"");
+    let mut bench = Bench::new(&text, DOORS);
+    let counted = Arc::new(Counted::default());
+    bench.rules.count_misfits(Arc::clone(&counted) as Arc<dyn Misfits>);
+    // Rules that take the place of others are counted as well.
+    let (rules, _) = compiled(&text, &directory(DOORS));
+    for rules in [Arc::clone(&bench.rules), Arc::new(rules)] {
+        bench.engine.replace(rules);
+        for value in [0, 1, 90] {
+            bench.sample(1, "t1", "humidity", Value::Int(value), Quality::Good);
+        }
+    }
+    assert_eq!(*counted.0.lock().unwrap(), ["few", "few"]);
+}
+
 /// Seeded: whatever comes, in whichever order, an alarm that lasts is raised before it is cleared, and never twice cleared;
 /// and restarts at any point change nothing.
 #[test]

@@ -55,6 +55,31 @@ fn each_mistake_is_told_at_its_place() {
             "on = { point = \"humidity\" }\nwhen = \"points.temprature > 1.5\"",
             "when: it does not fit device \"t1\" (profile \"climate\"): \"temprature\" is not there; did you mean \"temperature\"?",
         ),
+        // What is asked only of some values, texts, qualities.
+        (
+            "on = { point = \"humidity\" }\nwhen = \"value > 1500 && value * 2.0 > 3.0\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { point = \"temperature\" }\nwhen = \"value > 0.5 && value < 0.7 && value * 2 > 1\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { point = \"temperature\" }\nwhen = \"value < -40 && value * 2 < -100\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { point = \"state\" }\nwhen = \"value == 'jammed' && points.humidity > 95 && value > 3\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { point = \"temperature\" }\nwhen = \"quality == 'stale' && value > 'a'\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        (
+            "on = { event = \"lock.failed\" }\nwhen = \"params.user > 100 && params.user.startsWith('k')\"",
+            "when: it does not fit device \"l1\"",
+        ),
         ("on = { point = \"humidity\" }\nwhen = \"value + 1\"", "when: it does not fit device \"t1\""),
         ("on = { point = \"humidity\" }\nwhen = \"valeu > 1\"", "when: `valeu` is not known"),
         ("on = { point = \"humidity\" }\nwhen = \"params.x > 1\"", "when: `params` are of the event"),
@@ -130,6 +155,8 @@ fn devices_whose_place_says_too_little_are_named() {
 fn what_is_right_is_not_told() {
     for lines in [
         "on = { event = \"contact.opened\" }\nwhen = \"params.user == 5 && place.unit == '1'\"",
+        "on = { event = \"lock.failed\" }\nwhen = \"params.user > 100 && params.source.startsWith('key')\"",
+        "on = { point = \"humidity\" }\nwhen = \"value * value * value > 8000000\"",
         "on = { point = \"temperature\" }\nwhen = \"value > 30 || points.humidity > 60\"",
         "on = { point = \"state\" }\nwhen = \"value == 'open' && 'door' in device.tags\"",
         "on = { kind = \"sensor\" }\nabsent_s = 60",
