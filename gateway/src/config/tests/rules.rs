@@ -1,7 +1,7 @@
 //! Rules in the configuration: shipped ones, own ones, and those that are switched off.
 
 use super::super::*;
-use super::{GOOD, mistakes};
+use super::{GOOD, mistakes, root};
 use crate::model::check::Weight;
 
 /// A device of every shipped profile that speaks MQTT.
@@ -143,4 +143,53 @@ fn what_rules_let_devices_do_is_judged() {
     ] {
         assert!(told(action).contains(needle), "{needle:?}: {}", told(action));
     }
+}
+
+/// The TOML of a page, block by block.
+fn blocks(page: &str) -> Vec<String> {
+    let mut rest = page.split("```");
+    let mut blocks = Vec::new();
+    // Text and blocks take turns.
+    while let (Some(_), Some(block)) = (rest.next(), rest.next()) {
+        blocks.extend(block.strip_prefix("toml\n").map(str::to_owned));
+    }
+    blocks
+}
+
+#[test]
+fn the_examples_of_the_page_about_rules_are_sound() {
+    let page = std::fs::read_to_string(root().join("docs/rules.md")).unwrap();
+    let (head, others) = GOOD.split_at(GOOD.find("[buses").unwrap());
+    let usual = format!("{head}rules_dir = \"rules\"\n");
+    let fire = crate::pipeline::rule::shipped().iter().find(|(file, _)| *file == "fire").unwrap().1;
+    let mut seen = [0; 3];
+    for block in blocks(&page) {
+        // Beside the configuration: a file of rules, or lines of a rule that are said to belong into one.
+        let (which, head, file, text) = if block.starts_with("[gateway]") {
+            (0, block.as_str(), "rules/none.toml", String::new())
+        } else if block.starts_with("[[rule]]") {
+            (1, usual.as_str(), "rules/own.toml", block.clone())
+        } else if block.starts_with("[[rule.do]]") {
+            let (others, confirmed) = fire.split_once("name = \"smoke-confirmed\"").unwrap();
+            let added = confirmed.replacen("[[rule.test]]", &format!("{block}\n[[rule.test]]"), 1);
+            let text = format!("{others}name = \"smoke-confirmed\"{added}");
+            (2, usual.as_str(), "rules/fire.toml", text)
+        } else {
+            panic!("nothing tries this example:\n{block}");
+        };
+        seen[which] += 1;
+        let devices = everything().replace(GOOD, "");
+        let main = format!("{head}\n{others}{devices}");
+        let (_directory, loaded) = super::files::load_files(&[("a.toml", &main), (file, &text)]);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{block}\n{}", report.text()));
+        let warnings = loaded.warnings.text();
+        assert!(!warnings.contains("rules/"), "{block}\n{warnings}");
+        let own: crate::pipeline::rule::config::RuleFile = toml::from_str(&text).unwrap();
+        for rule in &own.rule {
+            let watched = loaded.rules.watched_by(&rule.name).map_or(0, std::collections::BTreeSet::len);
+            assert!(watched > 0, "{:?} watches nothing", rule.name);
+            assert!(!rule.test.is_empty(), "{:?} has no test", rule.name);
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
