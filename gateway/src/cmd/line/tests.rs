@@ -378,6 +378,53 @@ fn what_falls_due_or_ends_all_at_once_is_told_whole() {
     assert!(wrong.is_empty(), "{} of them still stand: {:?}", wrong.len(), wrong.first());
 }
 
+/// Jumps of a year each way, in the middle of what holds, counts, is silent or waits: every change of every alarm comes at
+/// the same moment of the monotonic clock.
+#[test]
+fn a_wall_clock_that_jumps_moves_no_alarm() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (_config, loaded) = compound();
+    let clock = crate::store::testing::clock();
+    let mut drafts = Vec::new();
+    for _ in 0..200 {
+        clock.advance_ms(if rng.u8(..10) == 0 { rng.u64(..60_000) } else { rng.u64(..4_000) });
+        let at = Stamp { trust: ClockTrust::Ntp, ..clock.now() };
+        drafts.push(match rng.u8(..8) {
+            0 => tick(&at),
+            1..=3 => event(rng.usize(..3), "button.pressed", at),
+            4 | 5 => event(rng.usize(3..5), "contact.opened", at),
+            _ => event(rng.usize(3..5), "contact.closed", at),
+        });
+    }
+    let told = |years: i64| -> Vec<String> {
+        let mut house = House::open(tempfile::tempdir().unwrap(), &loaded, &clock);
+        let mut ahead_ms = 0;
+        for (n, draft) in drafts.iter().enumerate() {
+            if n % 3 == 2 {
+                ahead_ms = if ahead_ms == 0 { years * YEAR_MS } else { 0 };
+            }
+            let at = Stamp { wall_ms: draft.at.wall_ms + ahead_ms, ..draft.at.clone() };
+            house.core.append(vec![Draft { at, ..draft.clone() }]).unwrap();
+        }
+        let alarm = |record: &Record| match &record.body {
+            Body::Alarm(alarm) => {
+                let id = alarm.alarm.replace(&record.epoch.to_string(), "EPOCH");
+                Some(format!("{} {id} {} {:?}", record.at.mono_ms, alarm.rev, alarm.state))
+            }
+            _ => None,
+        };
+        house.everything().iter().filter_map(alarm).collect()
+    };
+    let straight = told(0);
+    for rule in ["held", "often", "silent", "door-forced"] {
+        assert!(straight.iter().any(|told| told.contains(rule)), "{rule} was never raised");
+    }
+    for years in [-1, 1] {
+        assert_eq!(told(years), straight, "{years} years");
+    }
+}
+
 #[test]
 fn a_rehearsal_finds_the_alarms_that_there_were() {
     let mut rng = fastrand::Rng::with_seed(seed());
