@@ -15,7 +15,7 @@ use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::stamp::Stamp;
 
 /// How long rules must have worked to be trusted.
-pub(super) const PROBATION: Duration = Duration::from_secs(60);
+pub(super) const PROBATION: Duration = Duration::from_mins(1);
 
 /// Starts within probation, after which the rules are not to blame the power for it any more.
 const STARTS_MAX: i32 = 2;
@@ -48,7 +48,7 @@ pub(super) struct Placed {
 }
 
 impl Probation {
-    fn new(data_dir: &Path, rules_dir: &Path) -> Self {
+    pub(super) fn new(data_dir: &Path, rules_dir: &Path) -> Self {
         Self { note: data_dir.join("rules.probation"), rules_dir: rules_dir.to_owned() }
     }
 

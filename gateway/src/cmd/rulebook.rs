@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
 use super::line;
 use super::probation::{PROBATION, Probation};
@@ -35,42 +35,47 @@ pub(super) struct Rulebook {
     /// The devices as they are known to the pipeline at work.
     directory: Directory,
     next_rules: Arc<NextRules>,
-    /// One file at a time; what waits for the end of probation.
-    watching: Mutex<Option<AbortHandle>>,
+    /// One file at a time.
+    turn: Mutex<()>,
+    /// How many files were put to work.
+    puts_tx: watch::Sender<u64>,
 }
 
 impl Rulebook {
-    /// For a pipeline that knows the devices of this configuration; goes on with a probation that a restart found.
+    /// For a pipeline that knows the devices of this configuration.
     pub(super) fn new(loaded: &Loaded, clock: SharedClock, next_rules: Arc<NextRules>) -> Self {
-        let pending = Probation::of(loaded).filter(Probation::is_pending);
         Self {
             config: loaded.path.clone(),
             clock,
             directory: loaded.settings.directory(&loaded.profiles),
             next_rules,
-            watching: Mutex::new(pending.map(watch)),
+            turn: Mutex::default(),
+            puts_tx: watch::Sender::new(0),
         }
+    }
+
+    /// Changes with each file that is put to work.
+    pub(super) fn puts(&self) -> watch::Receiver<u64> {
+        self.puts_tx.subscribe()
     }
 }
 
 #[async_trait]
 impl RuleBook for Rulebook {
     async fn put(&self, name: &str, toml: &str) -> Result<RulesPut, String> {
-        let mut watching = self.watching.lock().await;
+        let _turn = self.turn.lock().await;
         let (config, name, toml) = (self.config.clone(), name.to_owned(), toml.to_owned());
         let now_ms = self.clock.now().wall_ms;
         let work = tokio::task::spawn_blocking(move || put(&config, (&name, &toml), now_ms));
         let put = work.await.map_err(|error| format!("the rules could not be tried: {error}"))??;
-        let (loaded, probation, rehearsal) = match put {
+        let (loaded, rehearsal) = match put {
             Put::Refused(findings) => return Ok(RulesPut::Refused { findings }),
-            Put::Taken { loaded, probation, rehearsal } => (loaded, probation, rehearsal),
+            Put::Taken { loaded, rehearsal } => (loaded, rehearsal),
         };
         // The pipeline knows the devices of its start.
         let detail = if loaded.settings.directory(&loaded.profiles) == self.directory {
             self.next_rules.put(Arc::clone(&loaded.rules));
-            if let Some(earlier) = watching.replace(watch(probation)) {
-                earlier.abort();
-            }
+            self.puts_tx.send_modify(|puts| *puts = puts.saturating_add(1));
             "in place and at work"
         } else {
             "in place; at work from the next start on, since devices were changed in the configuration"
@@ -79,21 +84,30 @@ impl RuleBook for Rulebook {
     }
 }
 
-/// Ends probation after its time, if the process lives to see it.
-fn watch(probation: Probation) -> AbortHandle {
-    let watching = tokio::spawn(async move {
-        tokio::time::sleep(PROBATION).await;
-        if let Err(error) = probation.passed() {
-            tracing::error!(%error, "the note about new rules could not be removed");
-        }
-    });
-    watching.abort_handle()
+/// Ends each probation after its time at work, if the process lives to see it; also one that a restart has found.
+pub(super) async fn see_out(probation: &Probation, mut puts_rx: watch::Receiver<u64>) {
+    let mut is_pending = probation.is_pending();
+    loop {
+        let changed = puts_rx.changed();
+        let still = if is_pending { timeout(PROBATION, changed).await } else { Ok(changed.await) };
+        is_pending = match still {
+            Ok(Ok(())) => true,
+            // Nobody is left who could put any.
+            Ok(Err(_closed)) => return,
+            Err(_elapsed) => {
+                if let Err(error) = probation.passed() {
+                    tracing::error!(%error, "the note about new rules could not be removed");
+                }
+                false
+            }
+        };
+    }
 }
 
 /// What became of a file on the disk.
 #[derive(Debug)]
 enum Put {
-    Taken { loaded: Box<Loaded>, probation: Probation, rehearsal: Value },
+    Taken { loaded: Box<Loaded>, rehearsal: Value },
     Refused(Vec<String>),
 }
 
@@ -116,7 +130,7 @@ fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<Put, St
         .map_err(|error| format!("{file} could not be put into `rules_dir`: {error}"))?;
     // What passes alone may not pass among the others: then everything is as it was.
     match config::load(config) {
-        Ok(loaded) => Ok(Put::Taken { loaded: Box::new(loaded), probation, rehearsal }),
+        Ok(loaded) => Ok(Put::Taken { loaded: Box::new(loaded), rehearsal }),
         Err(report) => {
             let undone = probation.undo(&placed);
             undone.map_err(|error| format!("{file} has mistakes and could not be taken back: {error}"))?;
@@ -165,6 +179,28 @@ title = { zh = "测试", en = "a test" }
 on = { event = "button.pressed", kind = "button" }
 raise = { category = "emergency", severity = "critical", text = { zh = "求助", en = "help" } }
 "#;
+
+    #[tokio::test(start_paused = true)]
+    async fn probation_ends_a_minute_after_the_last_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = folder.path().join("rules");
+        fs::create_dir(&rules).unwrap();
+        let probation = Probation::new(folder.path(), &rules);
+        let puts_tx = watch::Sender::new(0);
+        let seen = see_out(&probation, puts_tx.subscribe());
+        let story = async {
+            for _ in 0..3 {
+                probation.put("own.toml", b"").unwrap();
+                puts_tx.send_modify(|puts| *puts += 1);
+                tokio::time::sleep(PROBATION / 2).await;
+                assert!(probation.is_pending());
+            }
+            tokio::time::sleep(PROBATION).await;
+            assert!(!probation.is_pending());
+            drop(puts_tx);
+        };
+        tokio::join!(seen, story);
+    }
 
     #[test]
     fn a_file_that_does_not_pass_is_never_left_there() {

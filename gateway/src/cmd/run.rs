@@ -14,7 +14,7 @@ use super::desk::{Around, desk};
 use super::line::{Line, care_of, line};
 use super::notify::{spawn_machine, spawn_notifiers};
 use super::probation::{self, Probation};
-use super::rulebook::Rulebook;
+use super::rulebook::{Rulebook, see_out};
 use super::{ConfigArg, acting, buses};
 use crate::config::{self, Loaded, UplinkTable};
 use crate::console::socket::Counter;
@@ -68,7 +68,7 @@ pub async fn run(args: &ConfigArg) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT could not be listened for")?;
     let mut daemon = Daemon::start(&loaded)?;
     if !taken_back.is_empty() {
-        daemon.tell_taken_back(taken_back);
+        daemon.tell_taken_back(&taken_back).await;
     }
     let failure = tokio::select! {
         _ = terminate.recv() => None,
@@ -168,13 +168,15 @@ impl Daemon {
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         let for_actions = (Arc::new(store.clone()) as _, Arc::clone(&shared.clock), Arc::clone(&shared.ears));
         let acting = acting::acting_of(loaded, for_actions, actions_rx);
+        let rules = Arc::new(Rulebook::new(loaded, Arc::clone(&shared.clock), next_rules));
+        spawn_probation(&mut supervisor, loaded, &rules);
         let perform: Arc<dyn Perform> = desk(
             loaded,
             Around {
                 reporter: shared.reporter(loaded),
                 store: store.clone(),
                 act: Arc::clone(&acting) as _,
-                rules: Arc::new(Rulebook::new(loaded, Arc::clone(&shared.clock), next_rules)),
+                rules,
             },
         );
         spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));
@@ -190,13 +192,11 @@ impl Daemon {
     }
 
     /// Whoever sent the rules must know that they are not at work.
-    fn tell_taken_back(&self, files: Vec<String>) {
-        let (store, draft) = (self.store.clone(), probation::taken_back(&self.clock.now(), &files));
-        tokio::spawn(async move {
-            if let Err(error) = store.append(vec![draft], Durability::Synced).await {
-                tracing::error!(%error, "that rules were taken back could not be stored");
-            }
-        });
+    async fn tell_taken_back(&self, files: &[String]) {
+        let draft = probation::taken_back(&self.clock.now(), files);
+        if let Err(error) = self.store.append(vec![draft], Durability::Synced).await {
+            tracing::error!(%error, "that rules were taken back could not be stored");
+        }
     }
 
     /// Returns when every listener is bound, or after a while with the missing ones named in the log.
@@ -273,6 +273,23 @@ fn open_store(loaded: &Loaded, shared: &Shared, pipeline: Pipeline) -> anyhow::R
         }
     }
     Ok(store)
+}
+
+/// Trusts new rules when they have worked for a while.
+fn spawn_probation(supervisor: &mut Supervisor, loaded: &Loaded, rules: &Arc<Rulebook>) {
+    let Some(probation) = Probation::of(loaded) else { return };
+    let rules = Arc::clone(rules);
+    supervisor.spawn(Stage::House, "new rules", move |unit| {
+        let (probation, puts_rx) = (probation.clone(), rules.puts());
+        async move {
+            unit.running();
+            tokio::select! {
+                () = unit.cancel.cancelled() => {}
+                () = see_out(&probation, puts_rx) => {}
+            }
+            Ok(())
+        }
+    });
 }
 
 /// The local socket, the pages on loopback, and the watchdog.

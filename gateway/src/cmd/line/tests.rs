@@ -335,9 +335,9 @@ fn many_buttons(count: usize, rules: &str) -> (TempDir, Loaded) {
     let dir = tempfile::tempdir().unwrap();
     let mut text = COMPOUND.to_owned();
     for n in 0..count {
-        text.push_str(&format!(
-            "[devices.m{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"m{n}\"\n"
-        ));
+        let device =
+            format!("[devices.m{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"m{n}\"\n");
+        text.push_str(&device);
     }
     std::fs::write(dir.path().join("gatehouse.toml"), text).unwrap();
     std::fs::create_dir(dir.path().join("rules")).unwrap();
