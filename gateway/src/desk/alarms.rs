@@ -25,9 +25,8 @@ impl Desk {
         verb: &AlarmVerb,
     ) -> Done {
         let unknown = || answers::rejected("alarm_unknown", "no alarm of this name is open");
-        let all = order.scope == Scope::default();
         let listed = self.parts.roll.get(alarm);
-        if !listed.as_ref().map_or(all, |listed| admits(&order.scope, listed)) {
+        if !listed.as_ref().map_or(order.scope.is_whole(), |listed| admits(&order.scope, listed)) {
             return unknown();
         }
         let order = AlarmOrder {

@@ -23,6 +23,7 @@ use crate::model::audit::{Ended, Entry};
 use crate::model::command::{Done, Order, Perform, RuleBook, Verb};
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::Draft;
+use crate::model::refusal::Refusal;
 use crate::model::roll::Roll;
 use crate::pipeline::directory::Directory;
 use crate::rt::clock::SharedClock;
@@ -62,6 +63,11 @@ impl Desk {
             Verb::ResetDoor { door } => self.reset_door(order, door).await,
             Verb::Relay { .. } | Verb::Set { .. } => self.switch(order).await,
             Verb::Snapshot => self.list_alarms(order),
+            // A rule and a bundle know no bounds within the compound.
+            Verb::Diagnose | Verb::PutRules { .. } if !order.scope.is_whole() => {
+                let detail = "it concerns the whole compound, and your orders reach a part of it";
+                answers::rejected(Refusal::CommandNotAllowed.as_str(), detail)
+            }
             Verb::Diagnose => self.diagnose(),
             Verb::PutRules { name, toml } => self.put_rules(name, toml).await,
         }

@@ -262,6 +262,9 @@ async fn what_lies_outside_the_scope_does_not_exist() {
         (acknowledge("nobody's"), "alarm_unknown"),
         (open("door-1"), "relay_pulsed"),
         (open("door-2"), "device_unknown"),
+        // Of the whole compound, not of building 1 alone.
+        (Verb::PutRules { name: "own".to_owned(), toml: "good".to_owned() }, "command_not_allowed"),
+        (Verb::Diagnose, "command_not_allowed"),
     ] {
         assert_eq!(within(verb.clone()).await.code, code, "{verb:?}");
     }

@@ -231,6 +231,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Whether everything lies within.
+    pub const fn is_whole(&self) -> bool {
+        self.buildings.is_none() && self.categories.is_none()
+    }
+
     /// Whether this place lies within.
     pub fn covers(&self, place: &Place) -> bool {
         let Some(buildings) = &self.buildings else { return true };

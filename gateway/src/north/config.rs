@@ -102,7 +102,8 @@ pub struct Filter {
 #[serde(deny_unknown_fields, default)]
 pub struct CommandsConfig {
     /// Names of commands; `alarm.*` means all that begin so. Doors, relays, set points, speakers, support bundles and rules
-    /// only if they stand here.
+    /// only if they stand here; the last two concern the whole compound, so that a platform with `places`, or whose
+    /// filter has buildings or categories or leaves alarms out, cannot have them.
     #[schemars(inner(regex(pattern = r"^[a-z][a-z_]*(\.[a-z_]+|\.\*)?$")))]
     pub allow: Vec<String>,
     /// Where.

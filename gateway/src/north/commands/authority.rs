@@ -51,22 +51,29 @@ fn both(one: Option<&Vec<String>>, other: Option<&Vec<String>>) -> Option<BTreeS
     }
 }
 
-/// Patterns that mean no command; `table` is the path of `[uplinks.NAME.mqtt.commands]`.
-pub fn problems(table: &[&str], config: &CommandsConfig) -> Vec<Problem> {
-    let strange = config
-        .allow
-        .iter()
-        .enumerate()
-        .filter(|(_, pattern)| !Known::ALL.iter().any(|known| known.is_meant(pattern)));
-    strange
-        .map(|(place, pattern)| {
-            let place = place.to_string();
-            let path = [table, &["allow", &place]].concat();
+/// Patterns that mean no command, or one that reaches further than this platform; `table` is the path of
+/// `[uplinks.NAME.mqtt.commands]`.
+pub fn problems(table: &[&str], config: &CommandsConfig, filter: &Filter) -> Vec<Problem> {
+    let is_part = !Authority::of(config, filter).scope().is_whole();
+    let judged = |(place, pattern): (usize, &String)| {
+        let place = place.to_string();
+        let path = [table, &["allow", &place]].concat();
+        let meant: Vec<Known> = Known::ALL.into_iter().filter(|known| known.is_meant(pattern)).collect();
+        if meant.is_empty() {
             let names: Vec<&str> = Known::ALL.iter().map(|known| known.as_str()).collect();
-            Problem::error(&path, format!("no command is called {pattern:?}"))
-                .hint(format!("there is: {}; `alarm.*` means all that begin so", names.join(", ")))
-        })
-        .collect()
+            let problem = Problem::error(&path, format!("no command is called {pattern:?}"));
+            let hint = format!("there is: {}; `alarm.*` means all that begin so", names.join(", "));
+            return Some(problem.hint(hint));
+        }
+        let too_far = meant.into_iter().find(|known| is_part && known.needs_whole())?;
+        let message = format!(
+            "`{}` concerns the whole compound, and this platform has a part of it",
+            too_far.as_str()
+        );
+        let hint = "leave it out, or take `places` and what the filter leaves out away";
+        Some(Problem::error(&path, message).hint(hint))
+    };
+    config.allow.iter().enumerate().filter_map(judged).collect()
 }
 
 #[cfg(test)]
@@ -107,8 +114,24 @@ mod tests {
     #[test]
     fn a_pattern_without_a_command_is_a_mistake() {
         let config = toml::from_str("allow = [\"alarm.*\", \"door.open_all\", \"doors.*\"]").unwrap();
-        let problems = problems(&["uplinks", "street", "mqtt", "commands"], &config);
+        let problems = problems(&["uplinks", "street", "mqtt", "commands"], &config, &Filter::default());
         let places: Vec<_> = problems.iter().filter_map(|problem| problem.path.last().cloned()).collect();
         assert_eq!(places, ["1", "2"]);
+    }
+
+    #[test]
+    fn who_has_a_part_of_the_compound_makes_no_rules_for_all_of_it() {
+        let mistakes = |places: &str, filter: &str| {
+            let allow = "allow = [\"alarm.*\", \"rules.*\", \"diagnose\"]";
+            let config = toml::from_str(&format!("{allow}\n{places}")).unwrap();
+            let problems = problems(&["commands"], &config, &toml::from_str(filter).unwrap());
+            problems.iter().filter_map(|problem| problem.path.last().cloned()).collect::<Vec<_>>()
+        };
+        assert_eq!(mistakes("", ""), [""; 0]);
+        assert_eq!(mistakes("", "hide = [\"household\"]\nclasses = [\"alarm\"]"), [""; 0]);
+        assert_eq!(mistakes("places = { buildings = [\"3\"] }", ""), ["1", "2"]);
+        for filter in ["buildings = [\"3\"]", "categories = [\"fire\"]", "classes = [\"telemetry\"]"] {
+            assert_eq!(mistakes("", filter), ["1", "2"], "{filter}");
+        }
     }
 }

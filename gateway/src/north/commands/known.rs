@@ -95,6 +95,11 @@ impl Known {
         )
     }
 
+    /// Whether it concerns the whole compound, so that who may order a part of it may not give it.
+    pub const fn needs_whole(self) -> bool {
+        matches!(self, Self::Diagnose | Self::PutRules)
+    }
+
     /// Longest life in seconds, whatever the command says; none: what it says.
     pub const fn lifetime_s_max(self) -> Option<u32> {
         match self {
