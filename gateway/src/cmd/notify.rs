@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Loaded, NotifierTable};
+use crate::model::roll::Roll;
 use crate::north::notify::{self, Notifier};
 use crate::rt::board::Board;
 use crate::rt::clock::SharedClock;
@@ -15,7 +16,7 @@ use crate::store::Store;
 pub(super) fn spawn_notifiers(
     supervisor: &mut Supervisor,
     loaded: &Loaded,
-    (clock, board): (&SharedClock, &Arc<Board>),
+    (clock, board, roll): (&SharedClock, &Arc<Board>, &Arc<Roll>),
     store: &Store,
 ) {
     let settings = &loaded.settings;
@@ -29,6 +30,8 @@ pub(super) fn spawn_notifiers(
             store: store.clone(),
             clock: Arc::clone(clock),
             board: Arc::clone(board),
+            roll: Arc::clone(roll),
+            silence: notify::Silence::default(),
             patience: notify::Patience::default(),
         };
         supervisor.spawn(Stage::North, &format!("notifier {name}"), move |unit| {

@@ -182,7 +182,7 @@ impl Daemon {
         spawn_house(&mut supervisor, loaded, &shared, (&store, &perform));
         spawn_timekeeping(&mut supervisor, &clock, places, &shared, &store);
         spawn_machine(&mut supervisor, loaded, &shared.clock, &store);
-        spawn_notifiers(&mut supervisor, loaded, (&shared.clock, &shared.board), &store);
+        spawn_notifiers(&mut supervisor, loaded, (&shared.clock, &shared.board, &shared.roll), &store);
         for (name, UplinkTable::Mqtt(uplink)) in &loaded.settings.uplinks {
             spawn_uplink(&mut supervisor, (name, uplink), loaded, &shared, (&store, &perform));
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::alarm::Alarm;
 use super::command::Verdict;
 use super::ids::Seq;
+use super::record::Value;
 use super::stamp::Stamp;
 
 /// Verdicts that are remembered for whoever asks for them.
@@ -73,6 +74,17 @@ impl Roll {
     pub fn page(&self, after: &str, most: usize) -> Vec<Listed> {
         let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         self.lists().open.range::<str, _>(behind).take(most).map(|(_, listed)| listed.clone()).collect()
+    }
+
+    /// Whether an alarm is open whose condition lasts and was raised by events of this name, with this parameter if given.
+    pub fn holds(&self, name: &str, param: Option<(&str, &str)>) -> bool {
+        let meant = |listed: &Listed| {
+            let raised = &listed.alarm.raised;
+            let named =
+                param.is_none_or(|(key, text)| raised.params.get(key) == Some(&Value::Text(text.into())));
+            listed.alarm.active && raised.name == name && named
+        };
+        self.lists().open.values().any(meant)
     }
 
     pub fn get(&self, alarm: &str) -> Option<Listed> {

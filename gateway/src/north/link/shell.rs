@@ -15,7 +15,6 @@ use crate::model::ids::Epoch;
 use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::{Draft, Severity, Text, Value};
 use crate::model::refusal::Refusal;
-use crate::model::roll::Listed;
 use crate::model::stamp::Stamp;
 use crate::north::commands::Authority;
 use crate::north::contract::CommandResult;
@@ -281,12 +280,7 @@ impl Shell {
         let Some(up) = self.up.as_mut().filter(|up| up.delivered && !up.greeted) else { return };
         up.greeted = true;
         let uplink = self.parts.uplink.as_str();
-        let ours = |listed: &Listed| {
-            let raised = &listed.alarm.raised;
-            let named = raised.params.get("uplink") == Some(&Value::Text(uplink.into()));
-            listed.alarm.active && raised.name == UPLINK_OFFLINE && named
-        };
-        let stands = self.parts.roll.open().iter().any(ours);
+        let stands = self.parts.roll.holds(UPLINK_OFFLINE, Some(("uplink", uplink)));
         if !std::mem::take(&mut self.offline_told) && !stands {
             return;
         }

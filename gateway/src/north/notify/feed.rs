@@ -77,6 +77,11 @@ impl Feed {
         }
     }
 
+    /// Whether the line holds all that waits, as far as it has room.
+    pub(super) const fn is_read(&self) -> bool {
+        self.reader.is_some() && self.next.is_some()
+    }
+
     /// Puts what is new into the line, as far as it has room.
     pub(super) fn fill(&mut self, parts: &Parts, line: &mut Line) {
         self.take_volatile(parts, line);

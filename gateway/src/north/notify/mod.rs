@@ -13,6 +13,7 @@ mod line;
 mod post;
 mod select;
 mod sign;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -30,8 +31,9 @@ use self::line::{Batch, Line, Next, Outcome, Waiting};
 use self::post::Post;
 use self::words::{Frame, Template, Told};
 use crate::model::ids::{GatewayName, NotifierName};
-use crate::model::journal::{Durability, Journal};
+use crate::model::journal::{Durability, Journal, JournalError};
 use crate::model::record::{Draft, Severity, Text, Value};
+use crate::model::roll::Roll;
 use crate::rt::board::{Board, NotifierStatus};
 use crate::rt::clock::SharedClock;
 use crate::rt::echo::Echo;
@@ -39,10 +41,11 @@ use crate::store::Store;
 
 pub use feed::CURSOR_PREFIX;
 pub use post::PostError;
+pub use silence::Silence;
 pub use words::WordsError;
 
-/// A notifier that cannot tell anybody for so long is itself an event.
-const SILENT_AFTER_MS: u64 = 600_000;
+/// Nobody can be told for long: an event, which becomes an alarm.
+const FAILING: &str = "notifier.failing";
 
 /// Longest time between two looks: for a journal that came back, or a file that a person has mended.
 const LOOK_AT_LEAST: Duration = Duration::from_mins(1);
@@ -62,6 +65,9 @@ pub struct Parts {
     pub store: Store,
     pub clock: SharedClock,
     pub board: Arc<Board>,
+    /// The open alarms: one of them may say that this notifier fails.
+    pub roll: Arc<Roll>,
+    pub silence: Silence,
     pub patience: Patience,
 }
 
@@ -109,7 +115,6 @@ struct Run<'a> {
     feed: Feed,
     line: Line,
     echo: Echo,
-    told_silent: bool,
 }
 
 fn template_of(config: &WebhookConfig) -> Result<Template, NotifyError> {
@@ -145,8 +150,9 @@ impl Notifier {
         let (post, template) = match began {
             Ok(began) => began,
             Err(error) => {
-                let trouble = Some(error.to_string());
-                show(parts, |status| status.trouble = trouble);
+                let trouble = error.to_string();
+                missed(parts, &trouble, parts.clock.mono_ms()).await;
+                show(parts, |status| status.trouble = Some(trouble));
                 return Err(error);
             }
         };
@@ -157,11 +163,13 @@ impl Notifier {
             feed: Feed::new(&parts.name, &parts.store),
             line: Line::new(parts.config.per_minute, parts.patience.retry_max, fastrand::Rng::new()),
             echo: Echo::default(),
-            told_silent: false,
         };
         while !cancel.is_cancelled() {
             run.feed.fill(parts, &mut run.line);
             run.feed.save(&run.line).await;
+            if run.line.len() == 0 && run.feed.is_read() {
+                well(parts).await;
+            }
             run.shown();
             let wait = match run.line.next(parts.clock.mono_ms()) {
                 Next::Send(batch) => {
@@ -192,13 +200,13 @@ impl Run<'_> {
         let failed = !matches!(outcome, Outcome::Taken);
         let guilty = self.line.settle(batch, outcome, self.parts.clock.mono_ms());
         if let Some((guilty, reason)) = guilty {
-            self.record(&refused(self.parts, &guilty, &reason)).await;
+            record(self.parts, refused(self.parts, &guilty, &reason)).await;
         }
         if failed {
             self.trouble().await;
         } else {
             self.echo.over();
-            self.well().await;
+            well(self.parts).await;
         }
     }
 
@@ -238,23 +246,7 @@ impl Run<'_> {
         if self.echo.tell(&trouble, now_ms).is_some() {
             tracing::warn!(notifier = %self.parts.name, trouble, "alarms could not be told; they wait");
         }
-        let since_ms = self.line.troubled_since_ms.unwrap_or(now_ms);
-        if !self.told_silent && now_ms.saturating_sub(since_ms) >= SILENT_AFTER_MS {
-            self.told_silent = true;
-            self.record(&silent(self.parts, &trouble)).await;
-        }
-    }
-
-    async fn well(&mut self) {
-        if std::mem::take(&mut self.told_silent) {
-            self.record(&works(self.parts)).await;
-        }
-    }
-
-    async fn record(&mut self, draft: &Draft) {
-        if let Err(error) = self.parts.store.append(vec![draft.clone()], Durability::Synced).await {
-            tracing::warn!(notifier = %self.parts.name, %error, "what became of alarms could not be recorded");
-        }
+        missed(self.parts, &trouble, self.line.troubled_since_ms.unwrap_or(now_ms)).await;
     }
 
     fn shown(&self) {
@@ -263,6 +255,32 @@ impl Run<'_> {
         show(self.parts, |status| {
             *status = NotifierStatus { waiting, delivered, refused, trouble };
         });
+    }
+}
+
+/// Nobody can be told, since `since_ms` at the latest.
+async fn missed(parts: &Parts, trouble: &str, since_ms: u64) {
+    if parts.silence.lasts(since_ms, parts.clock.mono_ms()) && !record(parts, silent(parts, trouble)).await {
+        parts.silence.unsaid();
+    }
+}
+
+/// Everybody is told of everything, so that nothing fails any more.
+async fn well(parts: &Parts) {
+    let stands = || parts.roll.holds(FAILING, Some(("notifier", parts.name.as_str())));
+    if parts.silence.is_over(stands) && !record(parts, works(parts)).await {
+        parts.silence.unsaid();
+    }
+}
+
+/// Whether it stands in the journal, or at least in the memory that stands in for it.
+async fn record(parts: &Parts, draft: Draft) -> bool {
+    match parts.store.append(vec![draft], Durability::Synced).await {
+        Ok(_) | Err(JournalError::Volatile) => true,
+        Err(error) => {
+            tracing::warn!(notifier = %parts.name, %error, "what became of alarms could not be recorded");
+            false
+        }
     }
 }
 
@@ -291,10 +309,10 @@ fn refused(parts: &Parts, guilty: &Waiting, reason: &str) -> Draft {
 
 fn silent(parts: &Parts, reason: &str) -> Draft {
     let text = ("报警通知无法送达", "people cannot be told of alarms");
-    event(parts, ("notifier.failing", Some(Severity::Major)), &[("reason", reason)], text)
+    event(parts, (FAILING, Some(Severity::Major)), &[("reason", reason)], text)
 }
 
 fn works(parts: &Parts) -> Draft {
     let text = ("报警通知恢复", "people are told of alarms again");
-    event(parts, ("notifier.restored", None), &[("clears", "notifier.failing")], text)
+    event(parts, ("notifier.restored", None), &[("clears", FAILING)], text)
 }

@@ -5,39 +5,43 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Notifier, Parts, Patience};
+use super::super::{Notifier, Parts, Patience, Silence};
 use super::messages::alarm;
 use super::server::{Manner, Server};
 use crate::model::alarm::Alarm;
 use crate::model::ids::{GatewayName, NotifierName};
 use crate::model::journal::{Durability, Journal as _, NoFold};
-use crate::model::record::{Body, Class, Draft};
+use crate::model::record::{Body, Class, Draft, Value};
+use crate::model::roll::{Listed, Roll};
 use crate::rt::board::Board;
-use crate::rt::clock::SharedClock;
+use crate::rt::clock::{ManualClock, SharedClock};
 use crate::rt::metrics::Metrics;
 use crate::store::{Options, Reader, Store, Synchronous};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-fn clock() -> SharedClock {
+pub(super) fn clock() -> SharedClock {
     Arc::new(crate::rt::clock::SystemClock::new(
         crate::rt::timesource::Places::usual(true).read(crate::rt::clock::reading()),
     ))
 }
 
-fn open(dir: &Path, clock: &SharedClock) -> Store {
-    let options = Options {
+pub(super) fn options(clock: &SharedClock) -> Options {
+    Options {
         clock: Arc::clone(clock),
         metrics: Arc::new(Metrics::new()),
         board: Arc::new(Board::new()),
         synchronous: Synchronous::Full,
         keeping: None,
-    };
-    Store::open(dir, options, Box::new(NoFold)).unwrap().0
+    }
 }
 
-fn parts(store: &Store, clock: &SharedClock, server: &Server) -> Parts {
+pub(super) fn open(dir: &Path, clock: &SharedClock) -> Store {
+    Store::open(dir, options(clock), Box::new(NoFold)).unwrap().0
+}
+
+pub(super) fn parts(store: &Store, clock: &SharedClock, server: &Server) -> Parts {
     Parts {
         name: NotifierName::new("guards").unwrap(),
         gateway: GatewayName::new("gate-1").unwrap(),
@@ -48,11 +52,13 @@ fn parts(store: &Store, clock: &SharedClock, server: &Server) -> Parts {
         store: store.clone(),
         clock: Arc::clone(clock),
         board: Arc::new(Board::new()),
+        roll: Arc::default(),
+        silence: Silence::default(),
         patience: Patience { timeout: Duration::from_millis(200), retry_max: Duration::from_millis(300) },
     }
 }
 
-fn numbered(number: u64) -> Alarm {
+pub(super) fn numbered(number: u64) -> Alarm {
     let mut alarm = alarm(number);
     if let Some(text) = &mut alarm.raised.text {
         text.zh = format!("#{number}#");
@@ -190,9 +196,62 @@ async fn an_alarm_that_is_refused_alone_is_recorded_and_the_others_are_told() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(event.name, "notifier.refused");
-    assert_eq!(event.params["alarm"], crate::model::record::Value::Text("alarm-2".into()));
+    assert_eq!(event.params["alarm"], Value::Text("alarm-2".into()));
     assert_eq!(told(&server), [3, 1]);
     assert!(server.asked.lock().unwrap().iter().all(|path| path == "/robot?key=secret"));
+    cancel.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    store.close().await.unwrap();
+}
+
+fn events(store: &Store) -> Vec<String> {
+    let reads = store.reader().unwrap().read(Class::Event, 1, 99, 99, 1 << 20).unwrap();
+    let name = |read| match read {
+        crate::store::Read::Record(record) => match record.body {
+            Body::Event(event) => Some(event.name),
+            _ => None,
+        },
+        crate::store::Read::Unreadable { .. } => None,
+    };
+    reads.into_iter().filter_map(name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_begin_is_missed_until_it_can_also_across_a_restart() {
+    let server = Server::start(|_| Manner::Take);
+    let dir = tempfile::tempdir().unwrap();
+    let manual = Arc::new(ManualClock::new());
+    let clock: SharedClock = Arc::clone(&manual) as _;
+    let store = open(dir.path(), &clock);
+    let mut parts = parts(&store, &clock, &server);
+    let (url, file) = (parts.config.url.take().unwrap(), dir.path().join("url"));
+    parts.config.url_file = Some(file.clone());
+    for (after_ms, expected) in [(0, 0), (599_999, 0), (1, 1), (600_000, 1)] {
+        manual.advance_ms(after_ms);
+        // Each attempt is a notifier of its own.
+        let attempt = Notifier::new(parts.clone()).run(CancellationToken::new()).await;
+        assert!(attempt.is_err(), "without its file");
+        assert_eq!(events(&store).len(), expected, "{after_ms} ms later");
+    }
+    std::fs::write(&file, url).unwrap();
+    // As after a restart: only the roll knows.
+    let mut failing = alarm(1);
+    failing.active = true;
+    failing.raised.name = "notifier.failing".to_owned();
+    failing.raised.params.insert("notifier".to_owned(), Value::Text("guards".into()));
+    let roll = Arc::new(Roll::default());
+    roll.put(Listed { seq: 1, test: false, at: clock.now(), alarm: failing });
+    parts.silence = Silence::default();
+    parts.roll = roll;
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    let mut running = JoinSet::new();
+    running.spawn(async move { Notifier::new(parts).run(stop).await });
+    let patience = tokio::time::Instant::now() + Duration::from_mins(1);
+    while events(&store) != ["notifier.failing", "notifier.restored"] {
+        assert!(tokio::time::Instant::now() < patience, "{:?}", events(&store));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cancel.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
     store.close().await.unwrap();
