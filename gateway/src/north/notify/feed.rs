@@ -22,7 +22,7 @@ const PAGE_BYTES: usize = 256 * 1024;
 const BEGIN_AGE_MS: u64 = 600_000;
 const BEGIN_RECORDS_MAX: u64 = 64;
 
-/// Changes that were told out of memory; on disk they have other numbers.
+/// Changes that were put into the line out of memory; on disk they have other numbers.
 const TOLD_MAX: usize = 256;
 
 /// Its cursor stands in the journal under this and its name; `check` keeps uplinks from names that begin so.
@@ -45,7 +45,7 @@ pub(super) struct Feed {
     /// The next record to read; none before the cursor was found.
     next: Option<Seq>,
     saved: Option<Seq>,
-    /// Alarms and revisions that were told out of memory.
+    /// Alarms and revisions that were put into the line out of memory.
     told: VecDeque<(String, u64)>,
 }
 
@@ -117,16 +117,22 @@ impl Feed {
                 break;
             };
             for read in page {
-                if let Read::Record(record) = read {
-                    let told = in_memory(&record).is_some_and(|key| self.told.contains(&key));
-                    if !told {
-                        offer(parts, &record, Some(record.seq), line);
-                    }
+                if let Read::Record(record) = read
+                    && !self.came_before(&record, line)
+                {
+                    offer(parts, &record, Some(record.seq), line);
                 }
             }
             next = end.saturating_add(1);
         }
         self.next = Some(next);
+    }
+
+    /// Whether this was put into the line out of memory. What of it still waits has a number from now on, which the cursor
+    /// does not pass.
+    fn came_before(&self, record: &Record, line: &mut Line) -> bool {
+        let Some(key) = in_memory(record) else { return false };
+        line.number(&key.0, key.1, record.seq) || self.told.contains(&key)
     }
 
     fn take_volatile(&mut self, parts: &Parts, line: &mut Line) {

@@ -130,6 +130,15 @@ impl Line {
         self.waiting.push_back(waiting);
     }
 
+    /// Gives an alarm that came out of memory the number that its record has on disk; false where none such waits.
+    pub(super) fn number(&mut self, id: &str, rev: u64, seq: Seq) -> bool {
+        let unnumbered = |waiting: &&mut Waiting| {
+            waiting.seq.is_none() && waiting.told.rev == rev && waiting.told.id == id
+        };
+        let found = self.waiting.iter_mut().find(unnumbered);
+        found.map(|waiting| waiting.seq = Some(seq)).is_some()
+    }
+
     /// The lowest number that is not told yet.
     pub(super) fn first_seq(&self) -> Option<Seq> {
         self.waiting.iter().filter_map(|waiting| waiting.seq).min()
