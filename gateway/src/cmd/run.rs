@@ -252,6 +252,7 @@ fn open_store(loaded: &Loaded, shared: &Shared, pipeline: Pipeline) -> anyhow::R
         keeping: Some(store::Keeping {
             storage: loaded.settings.gateway.storage.clone(),
             uplinks: loaded.settings.uplinks.keys().cloned().collect(),
+            roll: Arc::clone(&shared.roll),
         }),
     };
     let (store, opened) = Store::open(dir, options, Box::new(pipeline))

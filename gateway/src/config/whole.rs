@@ -108,7 +108,11 @@ pub(super) fn told(view: View<'_>, parts: &Parts, partial: &Parts) -> (Vec<Probl
     }
     for (name, UplinkTable::Mqtt(uplink)) in &parts.uplinks {
         let table = ["uplinks", name.as_str(), "mqtt", "commands"];
-        problems.extend(crate::north::commands::authority::problems(&table, &uplink.commands, &uplink.filter));
+        problems.extend(crate::north::commands::authority::problems(
+            &table,
+            &uplink.commands,
+            &uplink.filter,
+        ));
     }
     // A URL can be judged by itself, also where another key of the same table is wrong.
     problems.extend(

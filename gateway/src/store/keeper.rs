@@ -14,8 +14,9 @@ use crate::model::ids::{Seq, UplinkName};
 use crate::model::record::{Class, Draft};
 use crate::model::stamp::Stamp;
 
+use super::Keeping;
 use super::age::{Calendar, Looked, Survey};
-use super::budget::{Budgets, StorageConfig, ThinningStep};
+use super::budget::{Budgets, ThinningStep};
 use super::core::Core;
 use super::error::{StoreError, sql};
 use super::forget::{Borders, Cause, Choice, PIECE_ROWS, Piece, candidates, piece};
@@ -54,7 +55,7 @@ pub enum Rest {
 /// What was forgotten since the last look, by class and cause.
 pub(super) type Forgotten = BTreeMap<(Class, Cause), u64>;
 
-/// The state of the house. Nothing of it must outlive the process.
+/// The state of the house. Nothing of it must outlive the process; that the disk is full is known from the open alarms.
 #[derive(Debug)]
 pub(super) struct Keeper {
     /// Somebody gave it budgets.
@@ -141,9 +142,12 @@ impl Keeper {
 
 impl Core {
     /// Gives the journal its budgets, and the uplinks that are to be told what they miss. Without it nothing is
-    /// forgotten.
-    pub fn keep(&mut self, config: &StorageConfig, uplinks: Vec<UplinkName>) {
-        self.keep_within(Budgets::new(config), uplinks);
+    /// forgotten. A disk that was full when the journal was last open is so until it has room.
+    pub fn keep(&mut self, keeping: &Keeping) {
+        self.keep_within(Budgets::new(&keeping.storage), keeping.uplinks.clone());
+        if keeping.roll.holds(notice::FULL, None) {
+            self.keeper.room = Room::Full { struck: false };
+        }
     }
 
     pub(super) fn keep_within(&mut self, budgets: Budgets, uplinks: Vec<UplinkName>) {

@@ -96,7 +96,7 @@ impl Shut {
         let fold = std::mem::replace(&mut self.fold, Box::new(NoFold));
         let (mut core, opened) = Core::of(place, Arc::clone(&self.clock), fold, entered);
         if let Some(keeping) = &self.keeping {
-            core.keep(&keeping.storage, keeping.uplinks.clone());
+            core.keep(keeping);
         }
         Ok((core, opened))
     }

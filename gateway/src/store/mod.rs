@@ -53,6 +53,7 @@ use crate::model::ids::{Epoch, UplinkName};
 use crate::model::journal::{Committed, Durability, Fold, Journal, JournalError};
 use crate::model::limits::JOURNAL_QUEUE_MAX;
 use crate::model::record::Draft;
+use crate::model::roll::Roll;
 use crate::rt::board::Board;
 use crate::rt::clock::SharedClock;
 use crate::rt::metrics::Metrics;
@@ -92,6 +93,8 @@ pub struct Keeping {
     pub storage: budget::StorageConfig,
     /// The uplinks that are configured.
     pub uplinks: Vec<UplinkName>,
+    /// The open alarms: one of them may say that the disk is full.
+    pub roll: Arc<Roll>,
 }
 
 /// The journal of the running daemon: a handle that is cheap to clone. The last one dropped ends the writer as
@@ -124,7 +127,7 @@ impl Store {
             Ok(entered) => {
                 let (mut core, opened) = Core::of(place, clock, fold, entered);
                 if let Some(keeping) = &options.keeping {
-                    core.keep(&keeping.storage, keeping.uplinks.clone());
+                    core.keep(keeping);
                 }
                 Ok((Self::start(dir, core, options)?, opened))
             }

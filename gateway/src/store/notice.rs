@@ -10,6 +10,9 @@ use crate::model::stamp::Stamp;
 /// Longest reason that is stored: an error text of SQLite with its path fits.
 const REASON_CHARS_MAX: usize = 500;
 
+/// The event that the disk is full.
+pub(super) const FULL: &str = "store.full";
+
 /// The journal could not be read and a new one was begun.
 pub(super) fn reset(at: &Stamp, reason: &str, set_aside: Option<&Path>) -> Draft {
     let kept = set_aside.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -39,7 +42,7 @@ pub(super) fn full(at: &Stamp, struck: bool, free: u64, total: u64) -> Draft {
         en: "the disk is full; telemetry is being forgotten; look for what else fills it".to_owned(),
     };
     let severity = if struck { Severity::Critical } else { Severity::Major };
-    event(at, ("store.full", severity), room_params(free, total), text)
+    event(at, (FULL, severity), room_params(free, total), text)
 }
 
 /// The disk has room again.

@@ -66,10 +66,8 @@ pub fn problems(table: &[&str], config: &CommandsConfig, filter: &Filter) -> Vec
             return Some(problem.hint(hint));
         }
         let too_far = meant.into_iter().find(|known| is_part && known.needs_whole())?;
-        let message = format!(
-            "`{}` concerns the whole compound, and this platform has a part of it",
-            too_far.as_str()
-        );
+        let message =
+            format!("`{}` concerns the whole compound, and this platform has a part of it", too_far.as_str());
         let hint = "leave it out, or take `places` and what the filter leaves out away";
         Some(Problem::error(&path, message).hint(hint))
     };

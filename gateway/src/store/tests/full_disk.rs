@@ -77,7 +77,7 @@ fn budgets() -> Budgets {
     budgets
 }
 
-fn names(core: &Core) -> Vec<String> {
+pub(super) fn names(core: &Core) -> Vec<String> {
     let events = records(&core.reader().unwrap(), Class::Event);
     let name = |record: crate::model::record::Record| match record.body {
         Body::Event(event) => Some(event.name),

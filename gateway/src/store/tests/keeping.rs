@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::alarm::{Alarm, AlarmState};
 use crate::model::journal::{Durability, Journal, NoFold};
-use crate::model::record::Class;
+use crate::model::record::{Body, Class};
+use crate::model::roll::{Listed, Roll};
 use crate::rt::board::Board;
+use crate::rt::clock::Clock as _;
 use crate::rt::metrics::Metrics;
 
 use super::super::budget::StorageConfig;
-use super::super::testing::{all, clock, event, telemetry, uplink};
+use super::super::notice;
+use super::super::testing::{all, clock, event, open, settle_house, telemetry, uplink};
 use super::super::{Keeping, Options, Store, Synchronous};
+use super::full_disk::names;
 
 const LONG: Duration = Duration::from_mins(1);
 const MIB: u64 = 1024 * 1024;
@@ -28,7 +33,7 @@ async fn a_flood_is_kept_within_its_budget_while_events_are_answered() {
         metrics: Arc::clone(&metrics),
         board: Arc::clone(&board),
         synchronous: Synchronous::Normal,
-        keeping: Some(Keeping { storage, uplinks: vec![uplink("city")] }),
+        keeping: Some(Keeping { storage, uplinks: vec![uplink("city")], roll: Arc::default() }),
     };
     let (store, _) = Store::open(dir.path(), options, Box::new(NoFold)).unwrap();
     while board.snapshot().store.classes.is_empty() {
@@ -80,4 +85,26 @@ async fn a_flood_is_kept_within_its_budget_while_events_are_answered() {
     // One gap record for telemetry, one for those whose place it took.
     assert_eq!(events.len(), 40 + 2, "a platform that is away finds a flood of gap records");
     store.close().await.unwrap();
+}
+
+#[test]
+fn that_the_disk_has_room_again_is_said_also_after_a_restart_and_once() {
+    for (stands, expected) in [(false, &[][..]), (true, &["store.room".to_owned()][..])] {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+        let (mut core, _) = open(dir.path(), &clock).unwrap();
+        let roll = Arc::new(Roll::default());
+        if stands {
+            let Body::Event(full) = notice::full(&clock.now(), true, 0, 1).body else { panic!("no event") };
+            let mut alarm = Alarm::new("a-1".to_owned(), AlarmState::Unacknowledged, *full);
+            alarm.active = true;
+            roll.put(Listed { seq: 1, test: false, at: clock.now(), alarm });
+        }
+        let storage = StorageConfig { reserve_mib: 0, ..StorageConfig::default() };
+        core.keep(&Keeping { storage, uplinks: Vec::new(), roll });
+        for _look in 0..3 {
+            clock.advance_ms(2_000);
+            settle_house(&mut core);
+        }
+        assert_eq!(names(&core), expected);
+    }
 }
