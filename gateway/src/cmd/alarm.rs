@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 
 use super::ConfigArg;
@@ -157,7 +157,7 @@ pub async fn run(args: Args) -> anyhow::Result<String> {
         }
         AlarmCommand::List { json: false } => return Ok(table(&open, lang)),
         AlarmCommand::Show(which) => {
-            return Ok(serde_json::to_string_pretty(find(&open, &which.alarm)?)? + "\n");
+            return Ok(serde_json::to_string_pretty(find(&open, &which.alarm, lang)?)? + "\n");
         }
         AlarmCommand::Ack(order) => (order, AlarmVerb::Acknowledge),
         AlarmCommand::Assign { order, to } => (order, AlarmVerb::Assign { assignee: to }),
@@ -170,14 +170,14 @@ pub async fn run(args: Args) -> anyhow::Result<String> {
         AlarmCommand::OutOfService(order) => (order, AlarmVerb::TakeOutOfService),
         AlarmCommand::InService(order) => (order, AlarmVerb::ReturnToService),
     };
-    let alarm = find(&open, &order.which.alarm)?.alarm.alarm.clone();
+    let alarm = &find(&open, &order.which.alarm, lang)?.alarm;
     let question = Question::Order {
-        order: Verb::Alarm { alarm: alarm.clone(), rev: order.rev, act },
+        order: Verb::Alarm { alarm: alarm.alarm.clone(), rev: order.rev, act: act.clone() },
         operator: order.operator,
         reason: order.reason,
     };
     match ask(&socket, &question).await? {
-        Answer::Done(done) => told(&alarm, &done, lang),
+        Answer::Done(done) => told((alarm, &act), &done, lang),
         other => strange(other, &socket),
     }
 }
@@ -209,21 +209,24 @@ async fn open(socket: &std::path::Path) -> anyhow::Result<Vec<Listed>> {
     Ok(open)
 }
 
-fn find<'a>(open: &'a [Listed], wanted: &str) -> anyhow::Result<&'a Listed> {
+fn find<'a>(open: &'a [Listed], wanted: &str, lang: Lang) -> anyhow::Result<&'a Listed> {
     if let Some(exact) = open.iter().find(|listed| listed.alarm.alarm == wanted) {
         return Ok(exact);
     }
     let mut partly = open.iter().filter(|listed| listed.alarm.alarm.contains(wanted));
-    let first = partly
-        .next()
-        .with_context(|| format!("no open alarm is called {wanted:?}; see `gatehouse alarm list`"))?;
-    if partly.next().is_some() {
-        bail!("{wanted:?} is a part of several open alarms; write more of it");
+    match (partly.next(), partly.next(), lang) {
+        (Some(only), None, _) => Ok(only),
+        (None, _, Lang::En) => bail!("no open alarm is called {wanted:?}; see `gatehouse alarm list`"),
+        (None, _, Lang::Zh) => bail!("没有编号含 {wanted:?} 的未结束报警；用 `gatehouse alarm list` 查看"),
+        (Some(_), Some(_), Lang::En) => {
+            bail!("{wanted:?} is a part of several open alarms; write more of it")
+        }
+        (Some(_), Some(_), Lang::Zh) => bail!("编号含 {wanted:?} 的未结束报警不止一条；请多写几位"),
     }
-    Ok(first)
 }
 
-fn told(alarm: &str, done: &Done, lang: Lang) -> anyhow::Result<String> {
+fn told(ordered: (&Alarm, &AlarmVerb), done: &Done, lang: Lang) -> anyhow::Result<String> {
+    let alarm = &ordered.0.alarm;
     let rev = done.data.as_ref().and_then(|data| data.get("rev")?.as_u64());
     let rev = rev.map(|rev| format!(" rev {rev}")).unwrap_or_default();
     match (done.end, lang) {
@@ -232,7 +235,26 @@ fn told(alarm: &str, done: &Done, lang: Lang) -> anyhow::Result<String> {
         (End::Done, Lang::En) => Ok(format!("{alarm}: done{rev}\n")),
         (End::Done, Lang::Zh) => Ok(format!("{alarm}：已完成{rev}\n")),
         (_, Lang::En) => bail!("{alarm}: not done ({}): {}", done.code, done.detail),
-        (_, Lang::Zh) => bail!("{alarm}：未完成（{}）：{}", done.code, done.detail),
+        (_, Lang::Zh) => bail!("{alarm}：未完成（{}）：{}{rev}", done.code, why_not(ordered, &done.code)),
+    }
+}
+
+/// Why an order was not carried out, in Chinese. The desk gives its reasons in English, and a code for each.
+fn why_not((alarm, act): (&Alarm, &AlarmVerb), code: &str) -> &'static str {
+    match (code, act) {
+        ("alarm_unknown", _) => "没有这条未结束的报警",
+        ("outdated", _) => "报警已有变化，请重新查看后再操作",
+        ("store_failed", _) => "记录库无法写入，未做任何操作",
+        ("unknown", _) => "结果未知，请重新查看报警",
+        ("not_possible", AlarmVerb::Close) => "报警条件仍未消除，请等其消除，或先停用再关闭",
+        ("not_possible", AlarmVerb::Shelve { .. }) if alarm.state == AlarmState::OutOfService => {
+            "报警已停用，请先恢复"
+        }
+        ("not_possible", AlarmVerb::Shelve { .. }) => "搁置时间超出允许范围",
+        ("not_possible", AlarmVerb::Assign { .. }) => "指派对象为空或过长",
+        ("not_possible", AlarmVerb::Handle { .. }) => "备注过长",
+        ("not_possible", _) => "须写明操作人和原因",
+        _ => "详见日志",
     }
 }
 
@@ -245,14 +267,8 @@ fn usual() -> Lang {
 
 const fn severity(severity: Option<Severity>, lang: Lang) -> &'static str {
     match (severity, lang) {
-        (Some(Severity::Critical), Lang::Zh) => "紧急",
-        (Some(Severity::Critical), Lang::En) => "critical",
-        (Some(Severity::Major), Lang::Zh) => "重要",
-        (Some(Severity::Major), Lang::En) => "major",
-        (Some(Severity::Minor), Lang::Zh) => "次要",
-        (Some(Severity::Minor), Lang::En) => "minor",
-        (Some(Severity::Warning), Lang::Zh) => "警告",
-        (Some(Severity::Warning), Lang::En) => "warning",
+        (Some(severity), Lang::Zh) => severity.words().0,
+        (Some(severity), Lang::En) => severity.words().1,
         (None, _) => "-",
     }
 }
@@ -386,9 +402,15 @@ mod tests {
         let starts: Vec<_> = chinese.lines().map(|line| width(line.split("烟雾").next().unwrap())).collect();
         assert_eq!(starts[1], starts[2], "{chinese}");
         assert_eq!(table(&[], Lang::Zh), "没有未结束的报警\n");
-        assert_eq!(find(&open, "-5-").unwrap().alarm.alarm, "e-5-smoke");
-        assert_eq!(find(&open, "e-51-smoke").unwrap().alarm.alarm, "e-51-smoke");
-        assert!(find(&open, "smoke").is_err() && find(&open, "gas").is_err());
+        for (lang, words) in [(Lang::En, ["several", "no open alarm"]), (Lang::Zh, ["不止一条", "没有"])]
+        {
+            assert_eq!(find(&open, "-5-", lang).unwrap().alarm.alarm, "e-5-smoke");
+            assert_eq!(find(&open, "e-51-smoke", lang).unwrap().alarm.alarm, "e-51-smoke");
+            for (wanted, word) in ["smoke", "gas"].into_iter().zip(words) {
+                let error = find(&open, wanted, lang).unwrap_err().to_string();
+                assert!(error.contains(word), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -399,7 +421,23 @@ mod tests {
             detail: "why".to_owned(),
             data: Some(serde_json::json!({ "rev": 4 })),
         };
-        assert_eq!(told("e-5", &done(End::Done, "ok"), Lang::En).unwrap(), "e-5: done rev 4\n");
-        assert!(told("e-5", &done(End::Rejected, "outdated"), Lang::Zh).is_err());
+        let alarm = listed("e-5", Severity::Minor).alarm;
+        let said = |act: AlarmVerb, end, code: &str, lang| told((&alarm, &act), &done(end, code), lang);
+        assert_eq!(said(AlarmVerb::Close, End::Done, "ok", Lang::En).unwrap(), "e-5: done rev 4\n");
+        let english = said(AlarmVerb::Close, End::Rejected, "not_possible", Lang::En).unwrap_err();
+        assert_eq!(english.to_string(), "e-5: not done (not_possible): why");
+        // The desk's own words are English.
+        let acts = [
+            AlarmVerb::Close,
+            AlarmVerb::Shelve { for_s: 0 },
+            AlarmVerb::Assign { assignee: String::new() },
+            AlarmVerb::Acknowledge,
+        ];
+        let codes = ["not_possible", "outdated", "alarm_unknown", "store_failed", "unknown"];
+        for (act, code) in acts.iter().flat_map(|act| codes.map(|code| (act, code))) {
+            let chinese = said(act.clone(), End::Rejected, code, Lang::Zh).unwrap_err().to_string();
+            let (_, why) = chinese.split_once("）：").unwrap();
+            assert!(!why.contains("why") && !why.contains("详见日志"), "{chinese}");
+        }
     }
 }

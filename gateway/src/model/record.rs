@@ -89,6 +89,18 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// As people read it: Chinese and English.
+    pub const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Critical => ("紧急", "critical"),
+            Self::Major => ("重要", "major"),
+            Self::Minor => ("次要", "minor"),
+            Self::Warning => ("提示", "warning"),
+        }
+    }
+}
+
 /// A value of a point. Numbers are finite.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]

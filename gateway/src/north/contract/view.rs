@@ -161,8 +161,10 @@ impl View {
             Body::Gap(gap) => {
                 gap.uplink.as_ref().is_none_or(|uplink| *uplink == self.uplink) && self.sees_class(gap.class)
             }
-            // What a platform ordered, and why, is for no other.
-            Body::Event(event) if audit::is_private(event) && !audit::is_of(event, &self.uplink) => false,
+            // What a platform ordered, and why, is for no other; for itself wherever it was ordered.
+            Body::Event(event) if audit::is_private(event) => {
+                audit::is_of(event, &self.uplink) && self.sees_class(body.class())
+            }
             Body::Alarm(_) | Body::Event(_) | Body::Telemetry(_) => {
                 let category = body.category().is_none_or(|category| self.sees_category(category));
                 self.sees_class(body.class())

@@ -174,13 +174,8 @@ fn word_of<T: Serialize>(value: &T) -> String {
 }
 
 fn severity_words(severity: Severity, language: Language) -> String {
-    let (zh, en) = match severity {
-        Severity::Critical => ("紧急", "CRITICAL"),
-        Severity::Major => ("重要", "MAJOR"),
-        Severity::Minor => ("次要", "MINOR"),
-        Severity::Warning => ("提示", "WARNING"),
-    };
-    say(language, zh, en)
+    let (zh, en) = severity.words();
+    say(language, zh, &en.to_uppercase())
 }
 
 const fn change_words(change: ChangeKind) -> (&'static str, &'static str, &'static str) {

@@ -1,10 +1,13 @@
-//! What is seen in households under care, and stays in the box.
+//! What is seen in households under care, and stays in the box; what goes to one platform alone.
 
 use std::sync::Arc;
 
 use super::super::*;
 use super::fixtures as f;
 use crate::model::action::{Action, Deed, Progress, Report};
+use crate::model::audit::{Ended, Entry};
+use crate::model::command::{Actor, Origin};
+use crate::model::ids::UplinkName;
 use crate::model::place::Place;
 use crate::model::record::*;
 use crate::north::config::Filter;
@@ -52,6 +55,32 @@ fn the_everyday_talk_of_sensors_of_care_stays_in_the_box() {
         let at = f::stamp(1);
         for draft in [action.draft(&at, &Place::default(), Category::Care), report.draft(&at, &action)] {
             assert_eq!(shut.sees_body(&draft.body), leaves, "{id}");
+        }
+    }
+}
+
+#[test]
+fn a_platform_gets_its_own_trail_whatever_else_it_may_see_and_no_other_platforms() {
+    let of = |uplink: &UplinkName| Entry {
+        command: "c-1".to_owned(),
+        verb: "door.open".to_owned(),
+        actor: Actor {
+            operator: "duty-07".to_owned(),
+            source: Origin::Platform(uplink.clone()),
+            reason: "visitor".to_owned(),
+        },
+        args: "{}".to_owned(),
+    };
+    let filters = ["", "buildings = [\"3\"]", "categories = [\"fire\"]", "classes = [\"event\"]"];
+    for (filter, gets) in
+        filters.map(|filter| (filter, true)).into_iter().chain([("classes = [\"alarm\"]", false)])
+    {
+        let view = View::with_key(&f::uplink(), &toml::from_str(filter).unwrap(), None);
+        let other = UplinkName::new("another").unwrap();
+        for (entry, sees) in [(of(&f::uplink()), gets), (of(&other), false)] {
+            for draft in [entry.ordered(&f::stamp(1)), entry.ended(&f::stamp(1), &Ended::default())] {
+                assert_eq!(view.sees_body(&draft.body), sees, "{filter}: {entry:?}");
+            }
         }
     }
 }
