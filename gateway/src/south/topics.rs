@@ -17,6 +17,11 @@ pub fn check_topic(topic: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether devices may live under this topic. A slash at its beginning is a level without a name, as Alibaba's cloud has it.
+pub fn is_base(topic: &str) -> bool {
+    check_topic(topic).is_ok() && !topic.starts_with('$') && !topic.ends_with('/')
+}
+
 /// Whether `topic` lies under `base`, a whole number of levels deeper.
 pub fn lies_under(base: &str, topic: &str) -> bool {
     topic.strip_prefix(base).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
@@ -93,6 +98,20 @@ mod tests {
         assert!(lies_under("a/b", "a/b/c/d"));
         for topic in ["z2m", "z2m/", "z2mx/a", "other/z2m/a", "/z2m/a"] {
             assert!(!lies_under("z2m", topic), "{topic:?}");
+        }
+        assert!(lies_under("/sys/pk", "/sys/pk/horn") && !lies_under("/sys/pk", "sys/pk/horn"));
+        assert!(covers("/sys/pk/+/thing/#", "/sys/pk/horn/thing/service/SpeechBroadcast"));
+        for (base, good) in [
+            ("zigbee2mqtt", true),
+            ("a/b", true),
+            ("/sys/pk", true),
+            ("/", false),
+            ("a/", false),
+            ("a/#", false),
+            ("$SYS/a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_base(base), good, "{base:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, ClientName};
-use crate::south::topics::{check_topic, is_filter, lies_under};
+use crate::south::topics::{is_base, is_filter, lies_under};
 
 /// The embedded MQTT broker for devices on the local network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -144,7 +144,7 @@ fn one_client(
 ) {
     let at = |key| ["clients", name.as_str(), key];
     let base = client.base(name);
-    if check_topic(base).is_err() || base.starts_with(['/', '$']) || base.ends_with('/') {
+    if !is_base(base) {
         let problem = Problem::error(&at("base"), format!("{base:?} is no topic to live under"));
         out.push(problem.hint("write levels without wildcards, for example \"zigbee2mqtt\""));
     }
@@ -245,11 +245,13 @@ mod tests {
             ("[a]\ncertificate = true", "clients.a.certificate"),
             ("[a]\nbus = 'wan'", "clients.a.bus"),
             ("[a]\nbase = 'x/+'", "clients.a.base"),
-            ("[a]\nbase = '/x'", "clients.a.base"),
+            ("[a]\nbase = '$x'", "clients.a.base"),
         ] {
             assert_eq!(problems(clients, PLAIN), [expected], "{clients}");
         }
         assert_eq!(problems("[a]\nbase = 'x'\n[b]\nbase = 'xy'", PLAIN), none);
+        let slash = "[a]\nbase = '/sys/pk'\nsubscribe = ['/sys/pk/+/thing/service/#']\n[b]\nbase = 'sys/pk'";
+        assert_eq!(problems(slash, PLAIN), none);
     }
 
     #[test]

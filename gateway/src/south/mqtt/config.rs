@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::model::check::{Claim, Problem, Resource};
 use crate::model::ids::{BusName, GatewayName};
 use crate::rt::mqtt::Peer;
-use crate::south::topics::check_topic;
+use crate::south::topics::is_base;
 
 /// An MQTT 5 broker on the local network that others run (mosquitto and the like), to which devices or Zigbee2MQTT
 /// speak already. Its devices name this bus by `bus`.
@@ -66,7 +66,7 @@ impl MqttConfig {
     /// Mistakes beyond types, but for the keys of [`Self::peer`]; paths start at the root.
     pub fn problems(&self, bus: &BusName) -> Vec<Problem> {
         let base = &self.base;
-        if check_topic(base).is_ok() && !base.starts_with(['/', '$']) && !base.ends_with('/') {
+        if is_base(base) {
             return Vec::new();
         }
         let path = ["buses", bus.as_str(), "mqtt", "base"];
@@ -110,7 +110,7 @@ mod tests {
     fn a_base_is_a_topic() {
         let bus = BusName::new("z").unwrap();
         for (base, good) in
-            [("zigbee2mqtt", true), ("a/b", true), ("a/#", false), ("/a", false), ("a/", false)]
+            [("zigbee2mqtt", true), ("a/b", true), ("a/#", false), ("/a", true), ("/", false), ("a/", false)]
         {
             let problems = config(&format!("url = 'mqtt://h'\nbase = '{base}'")).problems(&bus);
             assert_eq!(problems.is_empty(), good, "{base}: {problems:?}");
