@@ -184,6 +184,8 @@ impl Notifier {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+        // What was taken while the end was asked for is not told again.
+        run.feed.save(&run.line).await;
         Ok(())
     }
 }
