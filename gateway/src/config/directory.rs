@@ -11,6 +11,9 @@ use crate::south::device::DeviceConfig;
 use crate::south::profile::acts::Reach;
 use crate::south::profile::{Point, PointKind, Profile};
 
+/// The kind of a device that speaks for others: they share its client, or its bus.
+const BRIDGE: &str = "bridge";
+
 /// Every device whose profile is known.
 pub(super) fn directory(
     devices: &BTreeMap<DeviceId, DeviceConfig>,
@@ -19,6 +22,13 @@ pub(super) fn directory(
     profiles: &BTreeMap<ProfileName, Profile>,
 ) -> Directory {
     let broker = buses.iter().find(|(_, bus)| matches!(bus, BusConfig::Broker(_))).map(|(name, _)| name);
+    let is_bridge =
+        |device: &DeviceConfig| profiles.get(&device.profile).is_some_and(|profile| profile.kind == BRIDGE);
+    let bridges: BTreeMap<_, &DeviceId> = devices
+        .iter()
+        .filter(|(_, device)| is_bridge(device))
+        .map(|(id, device)| ((&device.client, &device.bus), id))
+        .collect();
     let entries = devices.iter().filter_map(|(id, device)| {
         let profile = profiles.get(&device.profile)?;
         let client = device.client.as_ref();
@@ -27,6 +37,10 @@ pub(super) fn directory(
             kind: profile.kind.clone(),
             profile: device.profile.clone(),
             bus: device.bus.clone().or(client.and(behind)),
+            bridge: bridges
+                .get(&(&device.client, &device.bus))
+                .filter(|_| !is_bridge(device))
+                .map(|bridge| (*bridge).clone()),
             place: device.place.clone(),
             tags: device.tags.iter().cloned().collect(),
             points: points(profile),
@@ -112,6 +126,10 @@ mod tests {
         address = "b"
         tags = ["lobby"]
         place = { building = "3", unit = "1" }
+        [devices.z2m]
+        profile = "z2m-bridge"
+        client = "z2m"
+        address = "bridge"
         [devices.io]
         profile = "waveshare-io8"
         bus = "rs485"
@@ -131,6 +149,8 @@ mod tests {
         assert!(button.events.contains("button.pressed") && button.events.len() > 2, "{:?}", button.events);
         let point = |name: &str| PointName::new(name).unwrap();
         assert_eq!(button.points.get(&point("battery")), Some(&PointType::Float));
+        let bridge = |id: &str| of(id).bridge.as_ref().map(DeviceId::as_str);
+        assert_eq!((bridge("button"), bridge("z2m"), bridge("io")), (Some("z2m"), None, None));
         let io = of("io");
         assert!(io.maintenance && io.bus.as_ref().is_some_and(|bus| bus.as_str() == "rs485"));
         assert_eq!(io.abilities.outputs.len(), 8, "{:?}", io.abilities);

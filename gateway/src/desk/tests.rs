@@ -105,6 +105,7 @@ fn device(building: &str, tags: &[&str], abilities: Abilities) -> DeviceEntry {
         kind: "thing".to_owned(),
         profile: ProfileName::new("thing").unwrap(),
         bus: None,
+        bridge: None,
         place: Place { building: Some(building.to_owned()), ..Place::default() },
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         points: BTreeMap::new(),

@@ -19,6 +19,8 @@ pub struct Entry {
     pub profile: ProfileName,
     /// What it hangs on: its silence is explained when that is down.
     pub bus: Option<BusName>,
+    /// The bridge by which it is heard, if that is one of the devices: its silence is explained when that is silent.
+    pub bridge: Option<DeviceId>,
     pub place: Place,
     pub tags: BTreeSet<String>,
     /// Its points and their types, for typed trials of expressions.

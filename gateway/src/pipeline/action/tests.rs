@@ -35,6 +35,7 @@ fn entry(kind: &str, place: Place, abilities: Abilities) -> Entry {
         kind: kind.to_owned(),
         profile: ProfileName::new(kind).unwrap(),
         bus: None,
+        bridge: None,
         place,
         tags: [format!("{kind}s")].into(),
         points: BTreeMap::new(),

@@ -109,7 +109,8 @@ impl Book {
         asked
     }
 
-    fn raise(&mut self, now: &Now, raise: Raise, origin: Origin, out: &mut Out) -> Option<Asked> {
+    fn raise(&mut self, now: &Now, mut raise: Raise, origin: Origin, out: &mut Out) -> Option<Asked> {
+        self.name_hidden(&mut raise);
         let key = subject::key(&raise.rule, &raise.subject, raise.test);
         if let Some(until) = self.explained(&raise, now) {
             self.held.put(&key, Held { raise, until });
@@ -218,7 +219,7 @@ impl Book {
             }
             self.tell(now, &mut open, worth, out);
             if held {
-                self.release(now, |device| open.alarm.hides.contains(&device.id));
+                self.release_hidden(now, &open.alarm);
             }
             self.settle(now, open);
         }
@@ -234,7 +235,7 @@ impl Book {
         let key = open.alarm.rule.as_ref().map(|rule| subject::key(rule, &open.subject, open.test));
         self.open.remove(&id);
         if open.condition == life::Condition::Holds {
-            self.release(now, |device| open.alarm.hides.contains(&device.id));
+            self.release_hidden(now, &open.alarm);
         }
         let Some((key, mut subject)) =
             key.and_then(|key| Some((key.clone(), self.subjects.get(&key)?.clone())))

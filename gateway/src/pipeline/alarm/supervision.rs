@@ -2,15 +2,18 @@
 //! devices that something else explains raises nothing of its own. Must not know devices' drivers or platforms.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Book;
 use super::life::Condition;
+use crate::model::alarm::Alarm;
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::record::{Body, DeviceRef, Event, Quality, Record, Value};
 use crate::model::stamp::Stamp;
 use crate::pipeline::Now;
+use crate::pipeline::directory::{Directory, Entry};
 use crate::pipeline::signal::{Clear, Raise, Signal};
 use crate::pipeline::table::Row;
 
@@ -213,15 +216,27 @@ impl Book {
 
     /// The devices on a bus, as many as fit; how many there are goes to the parameters.
     fn behind(&self, bus: &str, params: &mut BTreeMap<String, Value>) -> Vec<DeviceId> {
-        let on = |entry: &crate::pipeline::directory::Entry| {
-            entry.bus.as_ref().is_some_and(|name| name.as_str() == bus)
-        };
-        let mut names: Vec<DeviceId> =
-            self.directory.devices.iter().filter(|(_, entry)| on(entry)).map(|(id, _)| id.clone()).collect();
+        let on = |entry: &Entry| entry.bus.as_ref().is_some_and(|name| name.as_str() == bus);
+        self.named(on, params)
+    }
+
+    /// The devices of which this holds, in the same way.
+    fn named(&self, which: impl Fn(&Entry) -> bool, params: &mut BTreeMap<String, Value>) -> Vec<DeviceId> {
+        let those = self.directory.devices.iter().filter(|(_, entry)| which(entry));
+        let mut names: Vec<DeviceId> = those.map(|(id, _)| id.clone()).collect();
         let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
         params.insert("hidden".to_owned(), Value::Int(count));
         names.truncate(HIDES_MAX);
         names
+    }
+
+    /// A bridge that is silent hides the devices that are heard by it.
+    pub(super) fn name_hidden(&self, raise: &mut Raise) {
+        let bridge = raise.condition.device.id.clone();
+        let by_it = |entry: &Entry| entry.bridge.as_ref() == Some(&bridge);
+        if raise.condition.name == DEVICE_OFFLINE && self.directory.devices.values().any(by_it) {
+            raise.hides = self.named(by_it, &mut raise.condition.params);
+        }
     }
 
     /// Whether something else explains this condition for now, and until when.
@@ -238,7 +253,7 @@ impl Book {
                 Some(Bus::Back { .. }) | None => {}
             }
             let hidden = |open: &super::Open| {
-                open.condition == Condition::Holds && open.alarm.hides.contains(&device.id)
+                open.condition == Condition::Holds && hides(&self.directory, &open.alarm, &device.id)
             };
             if self.open.iter().any(|(_, open)| hidden(open)) {
                 return Some(Until::Over);
@@ -249,6 +264,12 @@ impl Book {
         let present = self.present.as_ref().unwrap_or(now);
         let left_ms = self.terms.start_ms.checked_sub(present.at.mono_ms).filter(|left_ms| *left_ms > 0)?;
         Some(Until::At(present.t_ms.saturating_add(left_ms)))
+    }
+
+    /// What this alarm hid is over.
+    pub(super) fn release_hidden(&mut self, now: &Now, alarm: &Alarm) {
+        let directory = Arc::clone(&self.directory);
+        self.release(now, |device| hides(&directory, alarm, &device.id));
     }
 
     /// What hid these devices is over: those that are still silent get their own alarms after a grace.
@@ -263,6 +284,14 @@ impl Book {
             self.held.put(&key, Held { until, ..held });
         }
     }
+}
+
+/// Whether this alarm explains the silence of a device: it names it, or names the bridge by which it is heard. An alarm has no
+/// room for the names of all.
+fn hides(directory: &Directory, alarm: &Alarm, device: &DeviceId) -> bool {
+    let bridge = directory.devices.get(device).and_then(|entry| entry.bridge.as_ref());
+    let by_bridge = alarm.raised.name == DEVICE_OFFLINE && bridge == Some(&alarm.raised.device.id);
+    by_bridge || alarm.hides.contains(device)
 }
 
 /// Whether a device itself has said this, now.

@@ -60,6 +60,7 @@ fn directory(devices: &[(&str, &str)]) -> Directory {
             kind: model.kind.clone(),
             profile: profile(of),
             bus: None,
+            bridge: None,
             place: Place { building: Some("3".into()), unit: Some(unit), ..Place::default() },
             tags: if of == "door-contact" { ["door".to_owned()].into() } else { [].into() },
             points: model.points,
@@ -255,6 +256,7 @@ fn a_thousand_rules_are_not_looked_through_for_each_record() {
         kind: "button".into(),
         profile: profile("b"),
         bus: None,
+        bridge: None,
         place: Place {
             building: Some((number / 10).to_string()),
             unit: Some((number % 10).to_string()),

@@ -268,6 +268,7 @@ fn entry<'a>(
         kind,
         profile,
         bus: None,
+        bridge: None,
         place: facts.place.clone().unwrap_or_else(|| somewhere(config)),
         tags: facts.tags.clone().unwrap_or_else(|| config.on.tags.clone()).into_iter().collect(),
         points,

@@ -1,5 +1,7 @@
 //! Buses, uplinks and the journal as alarms; silence that something else explains.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::model::ids::{BusName, ProfileName};
 use crate::model::record::{Draft, Sample, Telemetry, Text};
@@ -12,19 +14,27 @@ fn bus() -> BusName {
 
 /// Thirty devices on one bus.
 fn bench() -> Bench {
+    bench_of(30, |_index| None)
+}
+
+/// So many devices on one bus, each with the index of the bridge by which it is heard.
+fn bench_of(count: usize, bridge: impl Fn(usize) -> Option<usize>) -> Bench {
     let entry = Entry {
         kind: "smoke".to_owned(),
         profile: ProfileName::new("p").unwrap(),
         bus: Some(bus()),
+        bridge: None,
         place: Place::default(),
-        tags: std::collections::BTreeSet::new(),
+        tags: BTreeSet::new(),
         points: BTreeMap::new(),
-        events: std::collections::BTreeSet::new(),
+        events: BTreeSet::new(),
         heartbeat_s: None,
         maintenance: false,
         abilities: Abilities::default(),
     };
-    let devices = (0..30).map(|index| (DeviceId::new(&format!("d-{index}")).unwrap(), entry.clone()));
+    let id = |index: usize| DeviceId::new(&format!("d-{index}")).unwrap();
+    let devices =
+        (0..count).map(|index| (id(index), Entry { bridge: bridge(index).map(id), ..entry.clone() }));
     let directory = Directory { devices: devices.collect() };
     let book = Book::new(&AlarmConfig::default(), Arc::new(directory), Names::default());
     Bench { book, ..Bench::new(&AlarmConfig::default()) }
@@ -61,6 +71,34 @@ fn word(bench: &mut Bench, index: usize) {
     let sample = Sample::good(crate::model::ids::PointName::new("t").unwrap(), Value::Int(1), None);
     let (device, place) = (device(index), Place::default());
     bench.supervise(Body::Telemetry(Telemetry { device, place, samples: vec![sample] }));
+}
+
+#[test]
+fn devices_that_are_heard_by_a_dead_bridge_make_one_alarm() {
+    // d-0 is the bridge, and d-99 hangs on the bus by itself.
+    let mut bench = bench_of(100, |index| (1..99).contains(&index).then_some(0));
+    bench.raise(&offline(0));
+    for index in 1..99 {
+        bench.raise(&offline(index));
+    }
+    assert_eq!(bench.open().len(), 1);
+    let alarm = bench.only().unwrap();
+    assert_eq!(alarm.raised.device.id.as_str(), "d-0");
+    assert_eq!((alarm.hides.len(), alarm.raised.params.get("hidden")), (48, Some(&Value::Int(98))));
+    bench.raise(&offline(99));
+    assert_eq!(bench.open().len(), 2, "the bridge explains its own devices only");
+    bench.clear(&offline(0));
+    for index in 2..99 {
+        bench.clear(&offline(index));
+    }
+    bench.pass(24 * HOUR_MS);
+    let silent = bench.open().into_iter().filter(|alarm| alarm.active);
+    let silent: BTreeSet<String> = silent.map(|alarm| alarm.raised.device.id.to_string()).collect();
+    assert_eq!(
+        silent,
+        ["d-1", "d-99"].map(str::to_owned).into(),
+        "who is still silent has an alarm of its own"
+    );
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn entry(kind: &str, heartbeat_s: Option<u32>, points: &[(&str, PointType)], eve
         kind: kind.to_owned(),
         profile: ProfileName::new(kind).unwrap(),
         bus: Some(BusName::new("lan").unwrap()),
+        bridge: None,
         place: Place { household: Some("302".to_owned()), ..Place::default() },
         tags: BTreeSet::new(),
         points: points.iter().map(|(name, kind)| (PointName::new(name).unwrap(), *kind)).collect(),
