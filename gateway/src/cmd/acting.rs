@@ -29,10 +29,11 @@ pub(super) fn acting_of(
     Arc::new(Acting::new(parts, actions_rx))
 }
 
-/// It ends with the south: what is under way then is found by the next start.
+/// It ends before the south, whose ways to devices it needs: what is switched on for a time is switched back. What else
+/// is under way then is found by the next start.
 pub(super) fn spawn(supervisor: &mut Supervisor, acting: &Arc<Acting>) {
     let acting = Arc::clone(acting);
-    supervisor.spawn(Stage::South, "actions", move |unit| {
+    supervisor.spawn(Stage::Acting, "actions", move |unit| {
         let acting = Arc::clone(&acting);
         async move {
             unit.running();

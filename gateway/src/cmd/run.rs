@@ -36,11 +36,13 @@ use crate::rt::supervise::{Stage, Supervisor, Unit, UnitError};
 use crate::rt::thread::on_own_thread;
 use crate::rt::timekeeping::Timekeeping;
 use crate::rt::timesource::{Places, Sources};
-use crate::south::acting::Ears;
+use crate::south::acting::{Ears, STOPS_WITHIN};
 use crate::store::{self, How, Store, Synchronous};
 
-/// How long each stage may take to end; together under 5 s, so that systemd never has to kill.
+/// How long each stage may take to end; together under 5 s, so that systemd never has to kill. The executor of actions,
+/// which ends first, takes its time from the south's.
 const SOUTH_GRACE: Duration = Duration::from_millis(1_500);
+const _: () = assert!(STOPS_WITHIN.as_millis() + 300 < SOUTH_GRACE.as_millis());
 const NORTH_GRACE: Duration = Duration::from_secs(2);
 /// Of it, for what is on its way already; the rest is for the farewell, the DISCONNECT and the last cursors, also when
 /// the broker swallows everything.
@@ -231,9 +233,12 @@ impl Daemon {
         &self.board
     }
 
-    /// South first, so that nothing new comes in; the north drains; the journal closes last.
+    /// What is switched on for a time is switched back; then the south, so that nothing new comes in; the north drains;
+    /// the journal closes last.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.supervisor.stop(Stage::South, SOUTH_GRACE).await;
+        let until = Instant::now() + SOUTH_GRACE;
+        self.supervisor.stop(Stage::Acting, STOPS_WITHIN).await;
+        self.supervisor.stop(Stage::South, until.saturating_duration_since(Instant::now())).await;
         self.supervisor.stop(Stage::North, NORTH_GRACE).await;
         self.supervisor.stop(Stage::House, HOUSE_GRACE).await;
         let closed =

@@ -62,6 +62,8 @@ pub(super) fn of_report(deed: &Deed, report: &Report) -> Done {
     match report.progress {
         Progress::Accepted => done(success(deed, false), detail),
         Progress::Confirmed => done(success(deed, true), detail),
+        // It did what was asked, and did not end: the door stands open.
+        Progress::Failed if report.leaves_on() => failed("left_open", detail),
         Progress::Failed => failed("device_failed", detail),
         Progress::Preempted => failed("preempted", detail),
         Progress::Expired => answer(End::Expired, "not_in_time", detail),

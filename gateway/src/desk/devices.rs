@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::model::action::{Action, Deed, Progress, Report};
 use crate::model::command::{Done, End, Order, Verb};
 use crate::model::ids::DeviceId;
+use crate::model::record::{Category, Draft};
 use crate::pipeline::directory::Entry;
 
 use super::{Desk, answers};
@@ -35,6 +36,19 @@ fn refused<T>(code: &str, detail: impl Into<String>) -> Result<T, Refused> {
     Err(Box::new(answers::rejected(code, detail)))
 }
 
+fn action(order: &Order, device: &DeviceId, (n, deed): (usize, &Deed), within_ms: u64) -> Action {
+    Action {
+        id: format!("{}.{n}", order.id),
+        device: device.clone(),
+        deed: deed.clone(),
+        alarm: None,
+        severity: None,
+        at: order.at.clone(),
+        act_within_ms: within_ms.min(order.lifetime_ms),
+        test: false,
+    }
+}
+
 impl Desk {
     /// A device within the orderer's scope. One outside it does not exist for them.
     fn device(&self, order: &Order, id: &DeviceId) -> Result<&Entry, Refused> {
@@ -42,25 +56,9 @@ impl Desk {
         found.map_or_else(|| refused("device_unknown", format!("there is no device {id} for you")), Ok)
     }
 
-    async fn act(
-        &self,
-        order: &Order,
-        device: &DeviceId,
-        (n, deed): (usize, &Deed),
-        within_ms: u64,
-    ) -> Report {
-        let action = Action {
-            id: format!("{}.{n}", order.id),
-            device: device.clone(),
-            deed: deed.clone(),
-            alarm: None,
-            severity: None,
-            at: order.at.clone(),
-            act_within_ms: within_ms.min(order.lifetime_ms),
-            test: false,
-        };
+    async fn act(&self, action: Action) -> Report {
         let id = action.id.clone();
-        let patience = Duration::from_millis(action.act_within_ms.saturating_add(deed.lasts_ms()));
+        let patience = Duration::from_millis(action.act_within_ms.saturating_add(action.deed.lasts_ms()));
         let patience = patience.saturating_add(WORD_WITHIN);
         match timeout(patience, self.parts.act.act(action)).await {
             Ok(report) => report,
@@ -72,7 +70,21 @@ impl Desk {
     }
 
     async fn act_once(&self, order: &Order, device: &DeviceId, deed: Deed, within_ms: u64) -> Done {
-        answers::of_report(&deed, &self.act(order, device, (1, &deed), within_ms).await)
+        let action = action(order, device, (1, &deed), within_ms);
+        // What is to be switched back is known to the journal before it is switched on: a restart must find it.
+        if deed.lasts_ms() > 0
+            && let Err(error) = self.enter(self.begun(&action)).await
+        {
+            let detail = format!("it could not be remembered, so nothing was done: {error}");
+            return answers::rejected("store_failed", detail);
+        }
+        answers::of_report(&deed, &self.act(action).await)
+    }
+
+    fn begun(&self, action: &Action) -> Draft {
+        let entry = self.parts.directory.devices.get(&action.device);
+        let place = entry.map(|entry| entry.place.clone()).unwrap_or_default();
+        action.begun_draft(&self.parts.clock.now(), &place, Category::Device)
     }
 
     pub(super) async fn open_door(&self, order: &Order, door: &DeviceId) -> Done {
@@ -161,8 +173,8 @@ impl Desk {
             Ok(chosen) => chosen,
             Err(refused) => return *refused,
         };
-        let acts =
-            chosen.iter().zip(1..).map(|(device, n)| self.act(order, device, (n, &deed), order.lifetime_ms));
+        let actions = chosen.iter().zip(1..);
+        let acts = actions.map(|(device, n)| self.act(action(order, device, (n, &deed), order.lifetime_ms)));
         let reports = join_all(acts).await;
         together(&deed, &chosen, &reports)
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::bundle::Source;
 use super::*;
-use crate::model::action::{Action, Deed, Progress, Report};
+use crate::model::action::{Action, Deed, Progress, Report, outcome};
 use crate::model::alarm::{Alarm, AlarmState};
 use crate::model::audit::{COMMAND_ENDED, COMMAND_ORDERED};
 use crate::model::command::{Actor, AlarmOrder, AlarmVerb, End, Origin, RulesPut, Scope, Verdict};
@@ -57,6 +57,7 @@ impl Journal for Book {
 #[derive(Debug, Default)]
 struct Devices {
     answers: Mutex<BTreeMap<String, Progress>>,
+    detail: Mutex<Option<String>>,
     acted: Mutex<Vec<Action>>,
 }
 
@@ -66,7 +67,8 @@ impl Act for Devices {
         let progress = self.answers.lock().unwrap().get(action.device.as_str()).copied();
         self.acted.lock().unwrap().push(action.clone());
         let Some(progress) = progress else { return std::future::pending().await };
-        Report { action: action.id, progress, attempt: 1, detail: "so it says".to_owned() }
+        let detail = self.detail.lock().unwrap().clone().unwrap_or_else(|| "so it says".to_owned());
+        Report { action: action.id, progress, attempt: 1, detail }
     }
 }
 
@@ -207,7 +209,23 @@ impl Bench {
             Some(crate::model::record::Value::Text(text)) => text.to_string(),
             _ => String::new(),
         };
-        events.map(|event| (event.name.clone(), text(event.params.get("outcome")))).collect()
+        let trail = events.filter(|event| event.name.starts_with("command."));
+        trail.map(|event| (event.name.clone(), text(event.params.get("outcome")))).collect()
+    }
+
+    /// The actions that the journal knows to be under way already.
+    fn begun(&self) -> Vec<Action> {
+        let kept = self.book.kept.lock().unwrap();
+        let records = kept.iter().map(|draft| Record {
+            pos: 1,
+            epoch: Epoch(1),
+            class: draft.body.class(),
+            seq: 1,
+            at: draft.at.clone(),
+            test: false,
+            body: draft.body.clone(),
+        });
+        records.filter(Action::is_begun).filter_map(|record| Action::read(&record)).collect()
     }
 }
 
@@ -295,6 +313,33 @@ async fn a_pulse_is_not_an_open_door() {
     let acted = bench.devices.acted.lock().unwrap();
     assert_eq!(acted.len(), table.len(), "a refused order reached the door");
     assert!(acted.iter().all(|action| action.act_within_ms <= 10_000), "{acted:?}");
+}
+
+#[tokio::test]
+async fn what_is_to_be_switched_back_is_remembered_before_it_is_switched() {
+    let bench = Bench::new();
+    let relay = |for_ms| Verb::Relay {
+        device: id("relay-1"),
+        point: PointName::new("light").unwrap(),
+        on: true,
+        for_ms,
+    };
+    bench.answers("door-1", Progress::Accepted);
+    bench.answers("relay-1", Progress::Accepted);
+    bench.does(open("door-1")).await;
+    bench.does(relay(None)).await;
+    bench.does(relay(Some(5_000))).await;
+    let acted = bench.devices.acted.lock().unwrap().clone();
+    assert_eq!(bench.begun(), [acted[0].clone(), acted[2].clone()]);
+}
+
+#[tokio::test]
+async fn a_door_that_stays_open_has_not_just_failed() {
+    let bench = Bench::new();
+    bench.answers("door-1", Progress::Failed);
+    *bench.devices.detail.lock().unwrap() = Some(format!("{}: no reply", outcome::LEFT_ON));
+    let done = bench.does(open("door-1")).await;
+    assert_eq!((done.end, done.code.as_str()), (End::Failed, "left_open"));
 }
 
 #[tokio::test(start_paused = true)]

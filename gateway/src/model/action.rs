@@ -19,6 +19,9 @@ pub const ACTION_REQUESTED: &str = "action.requested";
 /// Name of the event that tells of an attempt or of the end of an action.
 pub const ACTION_REPORTED: &str = "action.reported";
 
+/// Parameter of the event: whoever wrote it has begun it, or will at once; it is to be kept in mind, and not done again.
+const BEGUN: &str = "begun";
+
 /// How the ids of questions end that care asks at a household's own speaker: they are no alarms, and stay in the box.
 pub const ASKED_BY_CARE: &str = "-care-ask";
 
@@ -50,6 +53,8 @@ pub mod outcome {
     pub const CONTACT_OPENED: &str = "contact_opened";
     /// A later order took the output over before its time was up.
     pub const TAKEN_OVER: &str = "taken_over";
+    /// How the details of failures begin that leave an output switched on, or a door open: a person has to go there.
+    pub const LEFT_ON: &str = "left_on";
 }
 
 /// One thing that one device is to do.
@@ -134,12 +139,6 @@ impl Deed {
             _ => None,
         };
         lasts.map_or(0, u64::from)
-    }
-
-    /// Whether doing it twice is no worse than once: only such is tried again after a failure or a restart. A door is
-    /// never opened by a retry.
-    pub const fn repeatable(&self) -> bool {
-        matches!(self, Self::Speak { .. } | Self::Hush | Self::Lock)
     }
 }
 
@@ -244,6 +243,21 @@ impl Action {
         own_event(at, (ACTION_REQUESTED, None), (place.clone(), category), params, text, self.test)
     }
 
+    /// The event that tells of an action that its writer has begun by itself: it is under way, so that a restart finds
+    /// it, and nobody else is to do it.
+    pub fn begun_draft(&self, at: &Stamp, place: &Place, category: Category) -> Draft {
+        let mut draft = self.draft(at, place, category);
+        if let Body::Event(event) = &mut draft.body {
+            event.params.insert(BEGUN.to_owned(), Value::Bool(true));
+        }
+        draft
+    }
+
+    /// Whether whoever wrote the event has begun the action already.
+    pub fn is_begun(record: &Record) -> bool {
+        own(record, ACTION_REQUESTED).is_some_and(|event| event.params.get(BEGUN) == Some(&Value::Bool(true)))
+    }
+
     /// Reads it back from its event.
     pub fn read(record: &Record) -> Option<Self> {
         let event = own(record, ACTION_REQUESTED)?;
@@ -253,6 +267,11 @@ impl Action {
 }
 
 impl Report {
+    /// Whether an output was left switched on, or a door open, that was to be switched back.
+    pub fn leaves_on(&self) -> bool {
+        self.detail.starts_with(outcome::LEFT_ON)
+    }
+
     /// The event that tells of it.
     pub fn draft(&self, at: &Stamp, action: &Action) -> Draft {
         let params = BTreeMap::from([

@@ -320,8 +320,11 @@ impl Fold for Pipeline {
                     let verdict = self.book.order(&now, &order, &mut out);
                     self.verdicts.push((order.command, verdict));
                 } else if let Some(action) = Action::read(record) {
-                    self.actions.asked(&now, &action);
-                    self.asked.push(action);
+                    let begun = Action::is_begun(record);
+                    self.actions.asked(&now, &action, begun);
+                    if !begun {
+                        self.asked.push(action);
+                    }
                 } else if let Some(report) = Report::read(record) {
                     self.actions.reported(&now, &report, &mut signals);
                 } else {

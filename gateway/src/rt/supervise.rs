@@ -34,6 +34,8 @@ pub type UnitError = Box<dyn std::error::Error + Send + Sync>;
 /// The order of stopping: what brings data in first, what carries it out last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Who makes devices act: while the ways to them are still open.
+    Acting,
     South,
     North,
     /// Watchdog, local socket, metrics.

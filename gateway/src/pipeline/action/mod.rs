@@ -59,6 +59,9 @@ pub(super) struct Asked {
 struct Pending {
     action: Action,
     due_ms: u64,
+    /// A person ordered it, and it was begun at once: how it ends is their answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    begun: bool,
 }
 
 impl Row for Pending {
@@ -153,7 +156,7 @@ impl Actions {
     }
 
     /// An action's record is stored: it is under way from now on.
-    pub(super) fn asked(&mut self, now: &Now, action: &Action) {
+    pub(super) fn asked(&mut self, now: &Now, action: &Action, begun: bool) {
         let age = self.age_ms(now, &action.at).unwrap_or(0);
         let left = action.act_within_ms.saturating_sub(age);
         let due_ms = now
@@ -161,7 +164,7 @@ impl Actions {
             .saturating_add(left)
             .saturating_add(action.deed.lasts_ms())
             .saturating_add(REPORT_GRACE_MS);
-        self.pending.put(&action.id, Pending { action: action.clone(), due_ms });
+        self.pending.put(&action.id, Pending { action: action.clone(), due_ms, begun });
     }
 
     /// What became of an attempt. One that was given up raises an alarm.
@@ -170,10 +173,12 @@ impl Actions {
         if !report.progress.is_final() {
             return;
         }
-        let action = pending.action.clone();
+        let Pending { action, begun, .. } = pending.clone();
         self.pending.remove(&report.action);
         match report.progress {
             Progress::Accepted | Progress::Confirmed => signals.extend(well(now, &action)),
+            // Whoever ordered it has the answer. What stays switched on is everybody's affair.
+            _ if begun && !report.leaves_on() => {}
             Progress::Failed | Progress::Unknown | Progress::Expired => {
                 signals.extend(self.failed(now, &action, report));
             }

@@ -2,6 +2,7 @@
 
 use super::spec::{Cause, Message, Proof, Quiet, Relay, Speech, Target, Unlock, warn_cloud_only};
 use super::*;
+use crate::model::action::outcome;
 use crate::model::alarm::AlarmState;
 use crate::model::ids::{BootId, Epoch, PointName, ProfileName};
 use crate::model::place::Place;
@@ -109,7 +110,7 @@ fn asks(actions: &mut Actions, now: &Now, asked: &Asked) -> (Vec<String>, Vec<St
     for draft in out.drafts {
         let record = record(draft);
         if let Some(action) = Action::read(&record) {
-            actions.asked(now, &action);
+            actions.asked(now, &action, false);
             devices.push(action.device.as_str().to_owned());
             continue;
         }
@@ -242,6 +243,68 @@ fn what_failed_is_an_alarm_until_the_device_acts_again() {
     asks(&mut actions, &now(3_000), &asked(button(), speak(Near::SameUnit)));
     actions.reported(&now(4_000), &report(Progress::Confirmed), &mut signals);
     assert!(matches!(&signals[1], Signal::Clear(clear) if clear.subject == "horn-3-1"));
+}
+
+/// Keeps what it is handed.
+#[derive(Debug, Clone, Default)]
+struct Taken(Arc<std::sync::Mutex<Vec<(String, bool)>>>);
+
+impl crate::model::action::Outlet for Taken {
+    fn hand(&mut self, action: Action, resumed: bool) {
+        self.0.lock().unwrap().push((action.id, resumed));
+    }
+}
+
+#[test]
+fn what_a_person_began_is_done_once_and_found_by_a_restart() {
+    use crate::model::journal::Fold;
+    use crate::pipeline::{Pipeline, Plan};
+    let pipeline = |taken: &Taken| {
+        let plan = Plan { directory: Arc::new(directory()), ..Plan::default() };
+        Pipeline::new(plan, Arc::default(), Box::new(taken.clone()))
+    };
+    let action = Action {
+        id: "street/c-1.1".into(),
+        device: id("door-3-1"),
+        deed: Deed::Unlock { pulse_ms: Some(5_000) },
+        alarm: None,
+        severity: None,
+        at: at(1_000),
+        act_within_ms: 10_000,
+        test: false,
+    };
+    let (first, next) = (Taken::default(), Taken::default());
+    let mut before = pipeline(&first);
+    before.apply(&record(action.begun_draft(&at(1_000), &Place::default(), Category::Device)));
+    let rows = before.unsaved().into_iter().filter_map(|(key, row)| Some((key, row?))).collect();
+    before.commit(true);
+    assert!(first.0.lock().unwrap().is_empty(), "whoever began it does it");
+    let mut after = pipeline(&next);
+    after.load(rows);
+    after.commit(true);
+    assert_eq!(*next.0.lock().unwrap(), [("street/c-1.1".to_owned(), true)]);
+}
+
+#[test]
+fn a_persons_order_that_fails_is_their_affair_unless_it_leaves_something_on() {
+    for (detail, alarms) in [("the device said no".to_owned(), 0), (format!("{}: x", outcome::LEFT_ON), 1)] {
+        let mut actions = actions();
+        let action = Action {
+            id: "street/c-1.1".into(),
+            device: id("door-3-1"),
+            deed: Deed::Unlock { pulse_ms: Some(5_000) },
+            alarm: None,
+            severity: None,
+            at: at(1_000),
+            act_within_ms: 10_000,
+            test: false,
+        };
+        actions.asked(&now(1_500), &action, true);
+        let report = Report { action: action.id, progress: Progress::Failed, attempt: 1, detail };
+        let mut signals = Vec::new();
+        actions.reported(&now(2_000), &report, &mut signals);
+        assert_eq!((signals.len(), actions.unfinished().len()), (alarms, 0), "{report:?}");
+    }
 }
 
 #[test]

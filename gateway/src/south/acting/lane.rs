@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::outgoing::{Outgoing, PostError, Wire};
 use super::{Actor, Job, Shared, Told, finish};
@@ -16,6 +17,8 @@ pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) actor: Arc<Actor>,
     pub(super) told_tx: mpsc::Sender<Told>,
+    /// The box stops: nothing is begun any more.
+    pub(super) stop: CancellationToken,
 }
 
 /// What is known of an order.

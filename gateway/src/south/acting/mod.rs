@@ -48,8 +48,13 @@ const LANE_JOBS_MAX: usize = 32;
 const REPORTS_MAX: usize = 256;
 /// Reports written in one commit.
 const REPORTS_AT_ONCE: usize = 32;
-/// How long the last reports may take to be written at the end.
-const LAST_REPORTS: Duration = Duration::from_millis(500);
+/// How long lanes may take at the end to switch back what they have switched on for a time.
+const LAST_SWITCHES: Duration = Duration::from_millis(600);
+/// How long the last reports may take to be written after that.
+const LAST_REPORTS: Duration = Duration::from_millis(300);
+/// Together: whoever stops the executor waits so long, and keeps the ways to devices open meanwhile.
+pub const STOPS_WITHIN: Duration = Duration::from_millis(1_000);
+const _: () = assert!(LAST_SWITCHES.as_millis() + LAST_REPORTS.as_millis() < STOPS_WITHIN.as_millis());
 /// After its time an action has so long to tell how it ended before whoever waits is told that nobody knows.
 const REPLY_GRACE: Duration = Duration::from_secs(75);
 
@@ -138,7 +143,8 @@ impl Acting {
         self.shared.wires.write().unwrap_or_else(PoisonError::into_inner).insert(speaker, wire);
     }
 
-    /// Shares out what is asked, until `cancel`. What is under way then is left: its record says that it was begun.
+    /// Shares out what is asked, until `cancel`. What is switched on for a time is switched back then; all else that is
+    /// under way is left: its record says that it was begun.
     pub async fn run(&self, cancel: &CancellationToken) {
         let mut inbox = self.inbox.lock().await;
         let (jobs_rx, asked_rx) = &mut *inbox;
@@ -154,12 +160,15 @@ impl Acting {
                 Some((action, resumed)) = asked_rx.recv() => self.shared.job(action, resumed, None),
                 Some(job) = jobs_rx.recv() => job,
             };
-            if let Err(homeless) = self.share_out(job, &mut lanes, &mut tasks, &told_tx) {
+            if let Err(homeless) = self.share_out(job, &mut lanes, &mut tasks, (&told_tx, cancel)) {
                 let (job, progress, why) = *homeless;
                 finish(&told_tx, job, (progress, 1), why).await;
             }
         }
-        tasks.shutdown().await;
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_SWITCHES, ended).await.is_err() {
+            tasks.shutdown().await;
+        }
         drop(told_tx);
         if tokio::time::timeout(LAST_REPORTS, teller.join_next()).await.is_err() {
             tracing::warn!("reports were left untold; a restart finds what was under way");
@@ -172,7 +181,7 @@ impl Acting {
         job: Job,
         lanes: &mut HashMap<LaneKey, mpsc::Sender<Job>>,
         tasks: &mut JoinSet<()>,
-        told_tx: &mpsc::Sender<Told>,
+        (told_tx, stop): (&mpsc::Sender<Told>, &CancellationToken),
     ) -> Result<(), Homeless> {
         let Some(actor) = self.shared.actor(&job.action.device) else {
             let why = format!("there is no way to the device {}", job.action.device);
@@ -185,9 +194,13 @@ impl Acting {
                 shared: Arc::clone(&self.shared),
                 actor: Arc::new(actor),
                 told_tx: told_tx.clone(),
+                stop: stop.clone(),
             };
+            let stop = stop.clone();
             match key {
-                LaneKey::Speaker(_) => tasks.spawn(speaking::run(lane, lane_rx)),
+                LaneKey::Speaker(_) => tasks.spawn(async move {
+                    stop.run_until_cancelled_owned(speaking::run(lane, lane_rx)).await.unwrap_or_default();
+                }),
                 _ => tasks.spawn(once::run(lane, lane_rx)),
             };
             lane_tx
@@ -224,7 +237,12 @@ impl Act for Acting {
         let until = job.until + lasts + REPLY_GRACE;
         if self.jobs_tx.try_send(job).is_err() {
             let detail = "too many orders wait already".to_owned();
-            return Report { progress: Progress::Failed, detail, ..unknown("") };
+            let report = Report { progress: Progress::Failed, detail, ..unknown("") };
+            let told = report.draft(&self.shared.clock.now(), &action);
+            if let Err(error) = self.shared.journal.append(vec![told], Durability::Synced).await {
+                tracing::warn!(%error, "that an order was not taken could not be stored");
+            }
+            return report;
         }
         match tokio::time::timeout_at(until, reply_rx).await {
             Ok(Ok(report)) => report,

@@ -1,12 +1,13 @@
 //! A door's or an output's lane: each thing is done once. What was begun before a restart is not done again; what it may
-//! have left switched on is switched back, which is never worse.
+//! have left switched on is switched back, which is never worse; so it is when the box stops.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::answers::Watching;
 use super::lane::{Lane, Order};
 use super::outgoing::Wire;
 use super::{Actor, Job};
@@ -30,24 +31,54 @@ struct Once {
     jobs_rx: mpsc::Receiver<Job>,
     /// Held open for fire: a pulse does not lock it.
     held: bool,
+    /// What was begun and is not over.
+    running: Option<Running>,
 }
 
-/// Runs until nobody asks any more.
+/// An output that is switched for a time, or a door whose contact may yet open. It is over when its time is, or when a
+/// later order has come about; one that came to nothing takes nothing over.
+struct Running {
+    job: Job,
+    /// What is known of the order.
+    tried: Tried,
+    /// What is to be switched back, and to what.
+    back: Option<(PointName, bool)>,
+    /// Attempts to switch back that failed.
+    tries: u32,
+    /// When something is next to be done.
+    until: Instant,
+    watch: Option<Watch>,
+}
+
+/// A door's contact that may yet show it open.
+struct Watch {
+    watching: Watching,
+    until: Instant,
+}
+
+/// What a lane does next.
+enum Next {
+    Job(Box<Job>),
+    /// The time of what runs is over.
+    Over,
+    /// The door was seen open.
+    Seen,
+    /// The box stops, or nobody asks any more.
+    Stop,
+}
+
+/// Runs until the box stops or nobody asks any more; then nothing is left switched on.
 pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>) {
-    let mut once = Once { lane, jobs_rx, held: false };
-    let mut next = None;
+    let mut once = Once { lane, jobs_rx, held: false, running: None };
     loop {
-        let job = match next.take() {
-            Some(job) => job,
-            None => match once.jobs_rx.recv().await {
-                Some(job) => job,
-                None => return,
-            },
-        };
-        let (job, end, took_over) = once.carry_out(job).await;
-        once.lane.finish(job, (end.0, 1), end.1).await;
-        next = took_over;
+        match once.next().await {
+            Next::Job(job) => once.carry_out(*job).await,
+            Next::Over => once.over().await,
+            Next::Seen => once.seen().await,
+            Next::Stop => break,
+        }
     }
+    once.stop().await;
 }
 
 /// Whether it was done, or may have been.
@@ -59,27 +90,122 @@ const fn well(progress: Progress) -> bool {
     matches!(progress, Progress::Accepted | Progress::Confirmed)
 }
 
+async fn passed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn opened(watch: Option<&mut Watch>) {
+    match watch {
+        Some(watch) => watch.watching.seen().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Once {
-    /// Does one thing to its end. Returns the order that took over from it, too.
-    async fn carry_out(&mut self, job: Job) -> (Job, Tried, Option<Job>) {
+    async fn next(&mut self) -> Next {
+        let until = self.running.as_ref().map(|running| running.until);
+        let watch = self.running.as_mut().and_then(|running| running.watch.as_mut());
+        tokio::select! {
+            biased;
+            () = self.lane.stop.cancelled() => Next::Stop,
+            () = passed(until) => Next::Over,
+            () = opened(watch) => Next::Seen,
+            job = self.jobs_rx.recv() => job.map_or(Next::Stop, |job| Next::Job(Box::new(job))),
+        }
+    }
+
+    async fn end(&self, job: Job, tried: Tried) {
+        self.lane.finish(job, (tried.0, 1), tried.1).await;
+    }
+
+    /// Does one thing. What takes time goes on running.
+    async fn carry_out(&mut self, job: Job) {
         // To lock is no worse a second time.
         if job.resumed && job.action.deed != Deed::Lock {
             let end = self.resume(&job.action).await;
-            return (job, end, None);
+            return self.end(job, end).await;
         }
         if Instant::now() >= job.until {
             let why = "its time passed before it could be done".to_owned();
-            return (job, (Progress::Expired, why), None);
+            return self.end(job, (Progress::Expired, why)).await;
         }
-        let (end, next) = match job.action.deed.clone() {
-            Deed::Relay { point, on, for_ms } => self.relay(&job, &point, on, for_ms).await,
-            Deed::Set { point, value } => (self.set(&job.action, &point, value, left(&job)).await, None),
-            Deed::Unlock { pulse_ms } => self.unlock(&job, pulse_ms).await,
-            Deed::Lock => (self.lock(&job.action).await, None),
-            Deed::Publish { topic, payload } => (self.publish(&topic, payload).await, None),
-            Deed::Speak { .. } | Deed::Hush => ((Progress::Failed, "only a speaker speaks".to_owned()), None),
+        let end = match job.action.deed.clone() {
+            Deed::Relay { point, on, for_ms } => return self.relay(job, &point, on, for_ms).await,
+            Deed::Unlock { pulse_ms } => return self.unlock(job, pulse_ms).await,
+            Deed::Set { point, value } => {
+                let end = self.set(&job.action, &point, value, left(&job)).await;
+                if possible(end.0) {
+                    self.take_over().await;
+                }
+                end
+            }
+            Deed::Lock => self.lock(&job.action).await,
+            Deed::Publish { topic, payload } => self.publish(&topic, payload).await,
+            Deed::Speak { .. } | Deed::Hush => (Progress::Failed, "only a speaker speaks".to_owned()),
         };
-        (job, end, next)
+        self.end(job, end).await;
+    }
+
+    /// A later order has come about, or may have: what ran is over.
+    async fn take_over(&mut self) {
+        let Some(Running { job, tried, back, .. }) = self.running.take() else { return };
+        let relay = back.is_some() && matches!(job.action.deed, Deed::Relay { .. });
+        let end = if relay { (Progress::Accepted, outcome::TAKEN_OVER.to_owned()) } else { tried };
+        self.end(job, end).await;
+    }
+
+    /// The time of what runs is over: it is switched back, several times if it must be.
+    async fn over(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        if let Some((point, rest)) = running.back.take() {
+            let tried = self.set(&running.job.action, &point, Value::Bool(rest), WRITE_WITHIN).await;
+            if !well(tried.0) {
+                running.tries = running.tries.saturating_add(1);
+                if running.tries >= REST_TRIES {
+                    let why = format!("{}: switched, but not back: {}", outcome::LEFT_ON, tried.1);
+                    return self.end(running.job, (Progress::Failed, why)).await;
+                }
+                running.back = Some((point, rest));
+                running.until = Instant::now() + REST_PAUSE;
+                self.running = Some(running);
+                return;
+            }
+            if matches!(running.job.action.deed, Deed::Relay { .. }) && well(running.tried.0) {
+                running.tried.1 = outcome::RELAY_PULSED.to_owned();
+            }
+        }
+        match running.watch.as_ref().map(|watch| watch.until).filter(|until| Instant::now() < *until) {
+            Some(until) => self.running = Some(Running { until, ..running }),
+            None => self.end(running.job, running.tried).await,
+        }
+    }
+
+    /// The door was seen open.
+    async fn seen(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        running.watch = None;
+        running.tried = (Progress::Confirmed, outcome::CONTACT_OPENED.to_owned());
+        if running.back.is_none() {
+            self.over().await;
+        }
+    }
+
+    /// Nothing is left switched on. What cannot be switched back now is under way still: the next start finds it.
+    async fn stop(&mut self) {
+        let Some(Running { job, mut tried, back, .. }) = self.running.take() else { return };
+        if let Some((point, rest)) = back {
+            let back = self.set(&job.action, &point, Value::Bool(rest), WRITE_WITHIN).await;
+            if !well(back.0) {
+                let (device, why) = (&job.action.device, back.1);
+                tracing::error!(%device, output = %point, why, "left switched on; the next start switches it back");
+                return;
+            }
+            "the box stopped: switched back before its time".clone_into(&mut tried.1);
+        }
+        self.end(job, tried).await;
     }
 
     /// What was begun before a restart: nobody knows how far it came.
@@ -92,16 +218,20 @@ impl Once {
             }
             _ => None,
         };
-        let detail = match left_on {
-            None => "begun before a restart: it may have been done, and is not done again".to_owned(),
-            Some((point, rest)) => match self.bring_to_rest(action, &point, rest).await {
-                Ok(_) => "begun before a restart: it may have been done; the output is at rest".to_owned(),
-                Err(why) => {
-                    format!("begun before a restart, and the output could not be switched back: {why}")
-                }
-            },
+        let Some((point, rest)) = left_on else {
+            let detail = "begun before a restart: it may have been done, and is not done again";
+            return (Progress::Unknown, detail.to_owned());
         };
-        (Progress::Unknown, detail)
+        match self.bring_to_rest(action, &point, rest).await {
+            Ok(_) => {
+                let detail = "begun before a restart: it may have been done; the output is at rest";
+                (Progress::Unknown, detail.to_owned())
+            }
+            Err(why) => {
+                let left_on = outcome::LEFT_ON;
+                (Progress::Failed, format!("{left_on}: begun before a restart, and not switched back: {why}"))
+            }
+        }
     }
 
     /// Switches or sets an output, once.
@@ -138,67 +268,43 @@ impl Once {
         }
     }
 
-    /// Waits for a pulse's end, or for the order that takes the output over.
-    async fn until(&mut self, end: Instant) -> Option<Job> {
-        tokio::select! {
-            () = sleep_until(end) => None,
-            Some(job) = self.jobs_rx.recv() => Some(job),
+    async fn relay(&mut self, job: Job, point: &PointName, on: bool, for_ms: Option<u32>) {
+        let tried = self.set(&job.action, point, Value::Bool(on), left(&job)).await;
+        if !possible(tried.0) {
+            return self.end(job, tried).await;
         }
+        self.take_over().await;
+        let Some(for_ms) = for_ms else { return self.end(job, tried).await };
+        let until = Instant::now() + Duration::from_millis(for_ms.into());
+        let back = Some((point.clone(), !on));
+        self.running = Some(Running { job, tried, back, tries: 0, until, watch: None });
     }
 
-    async fn relay(
-        &mut self,
-        job: &Job,
-        point: &PointName,
-        on: bool,
-        for_ms: Option<u32>,
-    ) -> (Tried, Option<Job>) {
-        let (progress, detail) = self.set(&job.action, point, Value::Bool(on), left(job)).await;
-        let Some(for_ms) = for_ms.filter(|_| possible(progress)) else {
-            return ((progress, detail), None);
-        };
-        let end = Instant::now() + Duration::from_millis(for_ms.into());
-        if let Some(next) = self.until(end).await {
-            return ((Progress::Accepted, outcome::TAKEN_OVER.to_owned()), Some(next));
-        }
-        let end = match self.bring_to_rest(&job.action, point, !on).await {
-            Err(why) => (Progress::Failed, format!("switched, but not back: {why}")),
-            Ok(_) if well(progress) => (progress, outcome::RELAY_PULSED.to_owned()),
-            Ok(_) => (progress, detail),
-        };
-        (end, None)
-    }
-
-    /// Releases a door: at once, and once. Says whether it was seen open.
-    async fn unlock(&mut self, job: &Job, pulse_ms: Option<u32>) -> (Tried, Option<Job>) {
+    /// Releases a door: at once, and once. Then it is seen whether it opens.
+    async fn unlock(&mut self, job: Job, pulse_ms: Option<u32>) {
         let actor = Arc::clone(&self.lane.actor);
         let Some(door) = &actor.profile.door else {
-            return ((Progress::Failed, "the device is no door".to_owned()), None);
+            return self.end(job, (Progress::Failed, "the device is no door".to_owned())).await;
         };
-        let mut watching = self.lane.shared.ears.watch(&actor.contact, &door.opened);
+        let watching = self.lane.shared.ears.watch(&actor.contact, &door.opened);
         let began = Instant::now();
-        let (progress, detail) = self.release(job, &actor, door, pulse_ms).await;
-        if !possible(progress) {
-            return ((progress, detail), None);
+        let tried = self.release(&job, &actor, door, pulse_ms).await;
+        if !possible(tried.0) {
+            return self.end(job, tried).await;
         }
+        self.take_over().await;
         self.held |= pulse_ms.is_none();
-        let mut next = None;
-        if let (Some(pulse_ms), Some(output)) = (pulse_ms.filter(|_| !self.held), &door.output) {
-            next = self.until(began + Duration::from_millis(pulse_ms.into())).await;
-            if next.is_none()
-                && let Err(why) = self.bring_to_rest(&job.action, output, !door.released).await
-            {
-                let why = format!("released, and could not be locked again: {why}");
-                return ((Progress::Failed, why), None);
-            }
-        }
-        let patience = Duration::from_millis(door.opened_within_ms.into());
-        let until = if next.is_some() { Instant::now() } else { began + patience };
+        let patience = began + Duration::from_millis(door.opened_within_ms.into());
         // A lock that says itself that it is open is believed at once.
-        let seen = progress != Progress::Confirmed && timeout_at(until, watching.seen()).await.is_ok();
-        let end =
-            if seen { (Progress::Confirmed, outcome::CONTACT_OPENED.to_owned()) } else { (progress, detail) };
-        (end, next)
+        let watch = (tried.0 != Progress::Confirmed).then_some(Watch { watching, until: patience });
+        let pulse = pulse_ms.filter(|_| !self.held).zip(door.output.clone());
+        let back = pulse.as_ref().map(|(_, output)| (output.clone(), !door.released));
+        let until = match &pulse {
+            Some((pulse_ms, _)) => began + Duration::from_millis((*pulse_ms).into()),
+            None if watch.is_some() => patience,
+            None => began,
+        };
+        self.running = Some(Running { job, tried, back, tries: 0, until, watch });
     }
 
     async fn release(&self, job: &Job, actor: &Actor, door: &DoorProfile, pulse_ms: Option<u32>) -> Tried {
@@ -242,6 +348,7 @@ impl Once {
         };
         if well(tried.0) {
             self.held = false;
+            self.take_over().await;
         }
         tried
     }

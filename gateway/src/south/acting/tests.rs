@@ -506,6 +506,57 @@ async fn an_output_is_on_for_its_time_and_a_later_order_takes_it_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_that_comes_to_nothing_takes_nothing_over() {
+    let site = site(&[]);
+    let relay = |on, for_ms| Deed::Relay { point: PointName::new("do1").unwrap(), on, for_ms };
+    let pulse = || Deed::Unlock { pulse_ms: Some(20_000) };
+    for (device, first, then) in
+        [("io", relay(true, Some(20_000)), relay(false, None)), ("gate", pulse(), pulse())]
+    {
+        let siren = site.ask(device, first, Severity::Major).await;
+        pass(5.0).await;
+        site.outputs.script.lock().unwrap().push_back(Err(WriteError::Busy));
+        let off = site.action(device, then, None);
+        assert_eq!(site.acting.act(off).await.progress, Progress::Failed);
+        assert!(site.reports(&siren).is_empty(), "it runs on");
+        pass(10.0).await;
+        assert!(site.reports(&siren).is_empty(), "it runs on for its time");
+        pass(6.0).await;
+        assert_eq!(site.reports(&siren)[0].1, outcome::RELAY_PULSED);
+        assert_eq!(site.writes().last().map(|(_, value)| value.clone()), Some(Value::Bool(false)));
+    }
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_switched_on_when_the_box_stops() {
+    for failure in [None, Some(WriteError::Busy)] {
+        let mut site = site(&[]);
+        let io = Deed::Relay { point: PointName::new("do1").unwrap(), on: true, for_ms: Some(600_000) };
+        let ids = [
+            site.ask("io", io, Severity::Major).await,
+            site.ask("gate", Deed::Unlock { pulse_ms: Some(3_000) }, Severity::Major).await,
+        ];
+        pass(1.0).await;
+        site.outputs.writes.lock().unwrap().clear();
+        let fails = failure.clone().map(Err);
+        site.outputs.script.lock().unwrap().extend([fails.clone(), fails].into_iter().flatten());
+        site.cancel.cancel();
+        (&mut site.running).await.unwrap();
+        let mut writes = site.writes();
+        writes.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(
+            writes,
+            [("do1".to_owned(), Value::Bool(false)), ("release".to_owned(), Value::Bool(false))]
+        );
+        // What could not be switched back is under way for the next start.
+        for id in ids {
+            assert_eq!(site.reports(&id).len(), usize::from(failure.is_none()), "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_cannot_be_reached_and_what_is_too_late_is_said_so() {
     let site = site(&[]);
     let nobody = site.action("nobody", words("a"), None);
