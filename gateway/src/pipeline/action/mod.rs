@@ -119,20 +119,26 @@ impl Actions {
                 out.drafts.push(withheld(now, asked, index, reason));
                 continue;
             }
-            let mut found = false;
+            let (mut found, mut speechless) = (false, false);
             for (id, entry) in spec.targets(&self.directory, &asked.alarm.raised.place) {
                 found = true;
                 if number >= ACTIONS_AT_ONCE_MAX || self.pending.len() + number >= ACTIONS_PENDING_MAX {
                     out.drafts.push(withheld(now, asked, index, "limit"));
                     break;
                 }
-                let Some(deed) = deed(spec, asked, entry) else { continue };
+                let Some(deed) = deed(spec, asked, entry) else {
+                    speechless = true;
+                    continue;
+                };
                 number += 1;
                 let action = action(asked, (id, deed), number);
                 out.drafts.push(action.draft(&now.at, &entry.place, asked.alarm.raised.category));
             }
             if !found {
                 out.drafts.push(withheld(now, asked, index, "no_target"));
+            }
+            if speechless {
+                out.drafts.push(withheld(now, asked, index, "cannot_say"));
             }
         }
     }
@@ -267,7 +273,9 @@ fn deed(spec: &ActionSpec, asked: &Asked, entry: &Entry) -> Option<Deed> {
     if let Some(speech) = &spec.speak {
         let most = entry.abilities.speaker.map_or(0, |speaker| speaker.text_chars_max);
         // A template that cannot be filled in is said without its holes rather than not at all.
-        let said = |words: &str| words::render(words, &asked.alarm.raised.place).unwrap_or_default();
+        let place = &asked.alarm.raised.place;
+        let said =
+            |words: &str| words::render(words, place).unwrap_or_else(|_unfilled| words::without_holes(words));
         let text: Option<String> = speech.words().map(|words| said(words).chars().take(most).collect());
         let text = text.filter(|text| !text.is_empty());
         if text.is_none() && speech.clip.is_none() {

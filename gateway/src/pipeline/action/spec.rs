@@ -21,6 +21,9 @@ pub const RELAY_S_MAX: u32 = 86_400;
 /// Words that begin an evacuation: only the fire panel does that.
 const EVACUATION: [&str; 4] = ["疏散", "撤离", "逃生", "evacuat"];
 
+/// Devices that a warning names.
+const NAMED_MAX: usize = 8;
+
 /// Kind of devices that speak for a building's fire alarm system.
 pub const FIRE_PANEL: &str = "fire_panel";
 
@@ -235,11 +238,12 @@ impl ActionSpec {
         if self.unlock.is_some() {
             abilities.door
         } else if let Some(relay) = &self.relay {
-            abilities.outputs.contains(&relay.point)
+            // The way round what opens a door.
+            !abilities.door && abilities.outputs.contains(&relay.point)
         } else if self.speak.is_some() {
             abilities.speaker.is_some()
         } else {
-            true
+            !abilities.door
         }
     }
 
@@ -354,18 +358,39 @@ impl ActionSpec {
             {
                 out.push(Problem::error(
                     &["on", "devices"],
-                    format!("\"{id}\" cannot do this: {}", self.needs()),
+                    format!("\"{id}\" cannot do this: {}", self.needs(Some(entry))),
                 ));
             }
         }
         if on.devices.is_empty() && self.candidates(directory).next().is_none() {
-            let message = format!("no device can do this: {}", self.needs());
+            let message = format!("no device can do this: {}", self.needs(None));
             out.push(Problem::warning(&["on"], message).hint("the alarm stands, and nothing is done"));
+        }
+        self.warn_of_the_unable(out, directory);
+    }
+
+    /// Devices that can do it in part only.
+    fn warn_of_the_unable(&self, out: &mut Vec<Problem>, directory: &Directory) {
+        let names = |unable: fn(&Entry) -> bool| {
+            let candidates = self.candidates(directory).filter(|(_, entry)| unable(entry));
+            candidates.map(|(id, _)| id.as_str()).take(NAMED_MAX).collect::<Vec<_>>().join(", ")
+        };
+        if self.speak.as_ref().is_some_and(|speech| speech.clip.is_none()) {
+            let mute = |entry: &Entry| entry.abilities.speaker.is_some_and(|it| it.text_chars_max == 0);
+            let mute = names(mute);
+            if !mute.is_empty() {
+                let problem =
+                    Problem::warning(&["speak"], format!("plays clips only, and says nothing: {mute}"));
+                out.push(problem.hint("name a clip beside the words"));
+            }
         }
     }
 
     /// What a device must have for it.
-    fn needs(&self) -> String {
+    fn needs(&self, entry: Option<&Entry>) -> String {
+        if self.unlock.is_none() && self.speak.is_none() && entry.is_some_and(|entry| entry.abilities.door) {
+            return "it is a door: write unlock".to_owned();
+        }
         match (&self.relay, &self.unlock, &self.speak) {
             (Some(relay), _, _) => format!("its profile needs an output \"{}\"", relay.point),
             (_, Some(_), _) => "its profile needs [door]".to_owned(),

@@ -55,7 +55,8 @@ fn speaker(lan: bool) -> Abilities {
 }
 
 fn door() -> Abilities {
-    Abilities { door: true, outputs: [PointName::new("do1").unwrap()].into(), ..Abilities::default() }
+    let outputs = [PointName::new("do1").unwrap()].into();
+    Abilities { door: true, outputs, ..Abilities::default() }
 }
 
 fn id(name: &str) -> DeviceId {
@@ -70,6 +71,8 @@ fn directory() -> Directory {
         (id("door-3-1"), entry("door", place("3", "1"), door())),
         (id("door-3-2"), entry("door", place("3", "2"), door())),
         (id("door-gate"), entry("door", Place::default(), door())),
+        (id("lock-5-1"), entry("lock", place("5", "1"), door())),
+        (id("siren"), entry("io", Place::default(), Abilities { door: false, ..door() })),
         (id("horn-mended"), entry("horn", place("3", "1"), speaker(true))),
     ]);
     devices.get_mut(&id("horn-mended")).unwrap().maintenance = true;
@@ -286,6 +289,28 @@ fn what_a_person_began_is_done_once_and_found_by_a_restart() {
 }
 
 #[test]
+fn who_cannot_say_it_is_told_of() {
+    let mut directory = directory();
+    let mute = directory.devices.get_mut(&id("horn-3-1")).unwrap();
+    mute.abilities.speaker = Some(Speaker { lan: true, confirms_played: true, text_chars_max: 0 });
+    let directory = Arc::new(directory);
+    let button = || alarm(Category::Emergency, Severity::Critical, place("3", "1"));
+    let mut spec = speak(Near::SameUnit);
+    let of = |spec: &ActionSpec| {
+        let mut actions = Actions::new(Arc::clone(&directory), 480);
+        asks(&mut actions, &now(1_500), &asked(button(), spec.clone()))
+    };
+    assert_eq!(of(&spec), (vec![], vec!["action.withheld cannot_say".to_owned()]));
+    let cause =
+        Cause { category: Category::Emergency, severity: Severity::Critical, event: None, proof: Proof::One };
+    let told = spec.problems(cause, &directory);
+    assert!(told.iter().any(|problem| problem.message.contains("horn-3-1")), "{told:?}");
+    spec.speak.as_mut().unwrap().clip = Some("sos".into());
+    assert_eq!(of(&spec), (vec!["horn-3-1".to_owned()], vec![]));
+    assert!(spec.problems(cause, &directory).is_empty());
+}
+
+#[test]
 fn a_persons_order_that_fails_is_their_affair_unless_it_leaves_something_on() {
     for (detail, alarms) in [("the device said no".to_owned(), 0), (format!("{}: x", outcome::LEFT_ON), 1)] {
         let mut actions = actions();
@@ -361,16 +386,16 @@ fn mistakes_are_told_before_anything_acts() {
         speak: Some(Speech { zh: Some(words.into()), ..Speech::default() }),
         ..speak(Near::SameUnit)
     };
-    let relay = |point: &str| ActionSpec {
+    let relay = |device: &str, point: &str| ActionSpec {
         relay: Some(Relay { point: PointName::new(point).unwrap(), on: true, for_s: Some(5) }),
-        on: Target { devices: vec![id("door-3-1")], ..Target::default() },
+        on: Target { devices: vec![id(device)], ..Target::default() },
         ..ActionSpec::default()
     };
     let elsewhere =
         ActionSpec { on: Target { devices: vec![id("nobody")], ..Target::default() }, ..said("a") };
-    let publish = |topic: &str| ActionSpec {
+    let publish = |device: &str, topic: &str| ActionSpec {
         publish: Some(Message { topic: topic.into(), payload: "1".into() }),
-        on: Target { devices: vec![id("door-3-1")], ..Target::default() },
+        on: Target { devices: vec![id(device)], ..Target::default() },
         ..ActionSpec::default()
     };
     for (cause, spec, needle) in [
@@ -389,12 +414,14 @@ fn mistakes_are_told_before_anything_acts() {
         (cause, unlock(Some(Near::SameUnit)), "only fire holds"),
         (fire, unlock(Some(Near::SameBuilding)), "all doors"),
         (fire, unlock(None), "all doors"),
-        (cause, relay("do1"), ""),
-        (cause, relay("do9"), "an output \"do9\""),
+        (cause, relay("siren", "do1"), ""),
+        (cause, relay("siren", "do9"), "an output \"do9\""),
+        (cause, relay("door-3-1", "do1"), "it is a door: write unlock"),
         (cause, elsewhere, "no device \"nobody\""),
         (cause, ActionSpec { on: Target::default(), ..said("a") }, "which devices"),
-        (cause, publish("a/set"), ""),
-        (cause, publish("a/#"), "no topic"),
+        (cause, publish("siren", "a/set"), ""),
+        (cause, publish("siren", "a/#"), "no topic"),
+        (cause, publish("door-3-1", "a/set"), "it is a door: write unlock"),
     ] {
         let problems = spec.problems(cause, &directory());
         let told: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();

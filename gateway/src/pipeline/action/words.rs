@@ -64,6 +64,28 @@ pub(super) fn render(words: &str, place: &Place) -> Result<String, minijinja::Er
     Ok(tidy(&said))
 }
 
+/// What stands between a template's holes: said where they cannot be filled in.
+pub(super) fn without_holes(words: &str) -> String {
+    let mut said = String::new();
+    let mut rest = words;
+    while let Some((plain, hole)) = rest.split_once('{') {
+        said.push_str(plain);
+        let end = match hole.chars().next() {
+            Some('{') => "}}",
+            Some('%') => "%}",
+            Some('#') => "#}",
+            _ => {
+                said.push('{');
+                rest = hole;
+                continue;
+            }
+        };
+        rest = hole.split_once(end).map_or("", |(_, rest)| rest);
+    }
+    said.push_str(rest);
+    tidy(&said)
+}
+
 fn tidy(words: &str) -> String {
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DEED_TEXT_CHARS_MAX).collect()
 }
@@ -99,5 +121,13 @@ mod tests {
         let words = "{{ place.building }}栋{% if place.unit %}{{ place.unit }}单元{% endif %}着火";
         assert_eq!(render(words, &place).unwrap(), "3栋着火");
         assert_eq!(render("a\nb\u{7}", &place).unwrap(), "a b ");
+    }
+
+    #[test]
+    fn holes_that_cannot_be_filled_are_left_out() {
+        let words = "{{ place.floor + 1 }}层{% if place.unit %}以上{% endif %}着火，{3}请查看{{";
+        assert_eq!(check("{{ place.floor + 1 }}层着火"), Ok(()), "it can be filled for some places");
+        assert!(render("{{ place.floor + 1 }}层着火", &Place::default()).is_err());
+        assert_eq!(without_holes(words), "层以上着火，{3}请查看");
     }
 }
