@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::line::ActionsRx;
 use crate::config::Loaded;
+use crate::model::action::Held;
 use crate::model::journal::Journal;
 use crate::rt::clock::SharedClock;
 use crate::rt::supervise::{Stage, Supervisor};
@@ -17,12 +18,13 @@ use crate::south::mqtt::External;
 pub(super) fn acting_of(
     loaded: &Loaded,
     (journal, clock, ears): (Arc<dyn Journal>, SharedClock, Arc<Ears>),
-    actions_rx: ActionsRx,
+    (actions_rx, held): (ActionsRx, Arc<Held>),
 ) -> Arc<Acting> {
     let parts = Parts {
         devices: loaded.settings.devices.clone(),
         profiles: super::buses::profiles_of(loaded),
         ears,
+        held,
         journal,
         clock,
     };

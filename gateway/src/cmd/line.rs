@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::config::Loaded;
-use crate::model::action::{Action, NoOutlet, Outlet};
-use crate::model::ids::RuleName;
+use crate::model::action::{Action, Held, NoOutlet, Outlet};
+use crate::model::ids::{DeviceId, RuleName};
 use crate::model::refusal::Refusal;
 use crate::model::roll::Roll;
 use crate::pipeline::care::CareConfig;
@@ -31,6 +31,8 @@ pub struct Line {
     pub pipeline: Pipeline,
     pub roll: Arc<Roll>,
     pub actions_rx: ActionsRx,
+    /// The doors that fire holds open.
+    pub held: Arc<Held>,
     /// Where other rules are put, to take the place of those at work.
     pub next_rules: Arc<NextRules>,
 }
@@ -39,12 +41,13 @@ pub struct Line {
 pub fn line(loaded: &Loaded, metrics: &Arc<Metrics>) -> Line {
     let roll = Arc::new(Roll::default());
     let (actions_tx, actions_rx) = mpsc::channel(ACTIONS_WAITING_MAX);
-    let outlet = Box::new(Queue { actions_tx, metrics: Arc::clone(metrics) });
+    let held = Arc::<Held>::default();
+    let outlet = Box::new(Queue { actions_tx, held: Arc::clone(&held), metrics: Arc::clone(metrics) });
     let rules = rules(loaded);
     rules.count_misfits(Arc::new(Unanswered { metrics: Arc::clone(metrics) }));
     let pipeline = Pipeline::new(plan(loaded, rules), Arc::clone(&roll), outlet);
     let next_rules = pipeline.next_rules();
-    Line { pipeline, roll, actions_rx, next_rules }
+    Line { pipeline, roll, actions_rx, held, next_rules }
 }
 
 /// A pipeline with these rules that does nothing, and the roll of what it raises.
@@ -94,6 +97,7 @@ fn plan(loaded: &Loaded, rules: Arc<Rules>) -> Plan {
 #[derive(Debug)]
 struct Queue {
     actions_tx: mpsc::Sender<(Action, bool)>,
+    held: Arc<Held>,
     metrics: Arc<Metrics>,
 }
 
@@ -106,6 +110,10 @@ impl Outlet for Queue {
         };
         tracing::error!(action = action.id, device = %action.device, why, "an action is not done");
         self.metrics.dropped("actions", why, 1);
+    }
+
+    fn held(&mut self, door: &DeviceId) {
+        self.held.put(door, true);
     }
 }
 

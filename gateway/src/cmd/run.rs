@@ -157,7 +157,7 @@ impl Daemon {
         let places = Places::usual(loaded.settings.gateway.trust_clock);
         let clock = SystemClock::new(places.read(clock::reading()));
         let metrics = Arc::new(Metrics::new());
-        let Line { pipeline, roll, actions_rx, next_rules } = line(loaded, &metrics);
+        let Line { pipeline, roll, actions_rx, held, next_rules } = line(loaded, &metrics);
         let (board, ears) = (Arc::new(Board::new()), Arc::default());
         let shared = Shared { clock: Arc::new(clock.clone()), metrics, board, roll, ears };
         let store = open_store(loaded, &shared, pipeline)?;
@@ -169,7 +169,7 @@ impl Daemon {
         clock.recall(clocks);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         let for_actions = (Arc::new(store.clone()) as _, Arc::clone(&shared.clock), Arc::clone(&shared.ears));
-        let acting = acting::acting_of(loaded, for_actions, actions_rx);
+        let acting = acting::acting_of(loaded, for_actions, (actions_rx, held));
         let rules = Arc::new(Rulebook::new(loaded, Arc::clone(&shared.clock), next_rules));
         spawn_probation(&mut supervisor, loaded, &rules);
         let perform: Arc<dyn Perform> = desk(

@@ -61,7 +61,9 @@ pub fn abilities_of(profile: &Profile) -> Abilities {
         confirms_played: speaker.ack.as_ref().is_some_and(|ack| ack.means.happened()),
         text_chars_max: speaker.text_chars_max.into(),
     });
-    Abilities { speaker, door: profile.door.is_some(), outputs: profile.outputs().cloned().collect() }
+    let door = profile.door.as_ref();
+    let holds = door.is_some_and(|door| door.output.is_some());
+    Abilities { speaker, door: door.is_some(), holds, outputs: profile.outputs().cloned().collect() }
 }
 
 /// What the known profiles can tell, whether a device uses them or not.

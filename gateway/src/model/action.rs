@@ -3,8 +3,9 @@
 //! An action is about one device. `act_within_ms` counts from when the condition arose: later than that the alarm stands
 //! and nothing is done (docs/ARCHITECTURE.md, "Acting safely").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -196,7 +197,8 @@ pub struct Report {
 /// Whoever makes devices act.
 #[async_trait]
 pub trait Act: Send + Sync + Debug {
-    /// Does one action to its end, retries included, and journals each attempt. Returns the last report.
+    /// Does one action to its end, retries included, and journals each attempt. Returns the last report; of an output
+    /// that is switched for a time the one that it is switched.
     async fn act(&self, action: Action) -> Report;
 }
 
@@ -216,6 +218,31 @@ impl Act for NoAct {
 pub trait Outlet: Send + Debug {
     /// `resumed`: it was begun before a restart, and nobody knows how far it came.
     fn hand(&mut self, action: Action, resumed: bool);
+
+    /// Fire held this door open when the state was loaded, and nobody has reset it.
+    fn held(&mut self, door: &DeviceId);
+}
+
+/// The doors that fire holds open until a person resets them.
+#[derive(Debug, Default)]
+pub struct Held(Mutex<BTreeSet<DeviceId>>);
+
+impl Held {
+    fn doors(&self) -> MutexGuard<'_, BTreeSet<DeviceId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn put(&self, door: &DeviceId, held: bool) {
+        if held {
+            self.doors().insert(door.clone());
+        } else {
+            self.doors().remove(door);
+        }
+    }
+
+    pub fn has(&self, door: &DeviceId) -> bool {
+        self.doors().contains(door)
+    }
 }
 
 /// Nobody acts: rehearsals, and boxes without actuators.
@@ -224,6 +251,8 @@ pub struct NoOutlet;
 
 impl Outlet for NoOutlet {
     fn hand(&mut self, _action: Action, _resumed: bool) {}
+
+    fn held(&mut self, _door: &DeviceId) {}
 }
 
 impl Action {
@@ -267,6 +296,19 @@ impl Action {
 }
 
 impl Report {
+    /// The device that has done what it was asked, whoever asked, and the name of the deed.
+    pub fn done_by(record: &Record) -> Option<(DeviceId, &str)> {
+        let well = Self::read(record)?.progress;
+        let event = own(record, ACTION_REPORTED)?;
+        let (Some(Value::Text(target)), Some(Value::Text(deed))) =
+            (event.params.get("target"), event.params.get("do"))
+        else {
+            return None;
+        };
+        let well = matches!(well, Progress::Accepted | Progress::Confirmed);
+        well.then(|| Some((DeviceId::new(target).ok()?, &**deed)))?
+    }
+
     /// Whether an output was left switched on, or a door open, that was to be switched back.
     pub fn leaves_on(&self) -> bool {
         self.detail.starts_with(outcome::LEFT_ON)

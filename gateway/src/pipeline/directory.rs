@@ -49,6 +49,8 @@ pub struct Abilities {
     pub speaker: Option<Speaker>,
     /// It can be released as a door.
     pub door: bool,
+    /// Released, it stays so until it is locked: an output of ours, and not a lock with a will of its own.
+    pub holds: bool,
     /// Outputs that can be switched or set.
     pub outputs: BTreeSet<PointName>,
 }

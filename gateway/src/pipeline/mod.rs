@@ -289,6 +289,9 @@ impl Fold for Pipeline {
         for listed in self.book.open() {
             self.roll.put(listed);
         }
+        for door in self.actions.held() {
+            self.outlet.held(&door);
+        }
         let resumed = self.actions.unfinished().into_iter().filter(|action| !known.contains(&action.id));
         self.resumed.extend(resumed);
     }
@@ -327,6 +330,9 @@ impl Fold for Pipeline {
                     }
                 } else if let Some(report) = Report::read(record) {
                     self.actions.reported(&now, &report, &mut signals);
+                    if let Some((device, deed)) = Report::done_by(record) {
+                        self.actions.done(&now, (&device, deed), record.test, &mut signals);
+                    }
                 } else {
                     self.book.supervise(&now, record, &mut signals);
                     self.care.apply(&now, record, self.plan.utc_offset_min, &mut signals, &mut out);

@@ -25,7 +25,7 @@ use crate::store::{Core, Op, Synchronous};
 fn an_action_beyond_the_queue_is_counted_and_holds_up_nobody() {
     let metrics = Arc::new(Metrics::new());
     let (actions_tx, mut actions_rx) = mpsc::channel(2);
-    let mut queue = Queue { actions_tx, metrics: Arc::clone(&metrics) };
+    let mut queue = Queue { actions_tx, held: Arc::default(), metrics: Arc::clone(&metrics) };
     let at = Stamp { boot: BootId("b".into()), mono_ms: 1, wall_ms: 1, trust: ClockTrust::None };
     let action = |n: u32| Action {
         id: n.to_string(),

@@ -183,7 +183,12 @@ fn the_examples_of_the_page_about_rules_are_sound() {
         let (_directory, loaded) = super::files::load_files(&[("a.toml", &main), (file, &text)]);
         let loaded = loaded.unwrap_or_else(|report| panic!("{block}\n{}", report.text()));
         let warnings = loaded.warnings.text();
-        assert!(!warnings.contains("rules/"), "{block}\n{warnings}");
+        // Among all devices is a lock that locks again by itself: whoever holds doors open is told so.
+        let in_rules = loaded.warnings.findings().iter().filter(|finding| {
+            let placed = finding.place.as_ref().is_some_and(|place| place.file.contains("rules/"));
+            placed && !finding.message.contains("is not held open")
+        });
+        assert_eq!(in_rules.count(), 0, "{block}\n{warnings}");
         let own: crate::pipeline::rule::config::RuleFile = toml::from_str(&text).unwrap();
         for rule in &own.rule {
             let watched = loaded.rules.watched_by(&rule.name).map_or(0, std::collections::BTreeSet::len);

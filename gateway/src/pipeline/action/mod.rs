@@ -64,6 +64,14 @@ struct Pending {
     begun: bool,
 }
 
+/// A door that fire holds open, until a person resets it. By the door's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Hold {
+    action: String,
+}
+
+impl Row for Hold {}
+
 impl Row for Pending {
     fn due_ms(&self) -> Option<u64> {
         Some(self.due_ms)
@@ -76,13 +84,15 @@ pub(super) struct Actions {
     directory: Arc<Directory>,
     utc_offset_min: i32,
     pending: Table<Pending>,
+    holds: Table<Hold>,
     /// Where time stands: a deadline that fires late, after a restart, has its own moment, and actions have this one.
     present: Option<Time>,
 }
 
 impl Actions {
     pub(super) fn new(directory: Arc<Directory>, utc_offset_min: i32) -> Self {
-        Self { directory, utc_offset_min, pending: Table::new("action/"), present: None }
+        let (pending, holds) = (Table::new("action/"), Table::new("hold/"));
+        Self { directory, utc_offset_min, pending, holds, present: None }
     }
 
     /// Time has come so far.
@@ -177,12 +187,18 @@ impl Actions {
     pub(super) fn reported(&mut self, now: &Now, report: &Report, signals: &mut Vec<Signal>) {
         let Some(pending) = self.pending.get(&report.action) else { return };
         if !report.progress.is_final() {
+            // A door that stays shut in a fire is news at once, not when nobody tries any more.
+            if is_hold(&pending.action.deed) {
+                signals.extend(self.failed(now, &pending.action, report));
+            }
             return;
         }
         let Pending { action, begun, .. } = pending.clone();
         self.pending.remove(&report.action);
+        self.hold(&action, report.progress);
         match report.progress {
-            Progress::Accepted | Progress::Confirmed => signals.extend(well(now, &action)),
+            // [`Self::done`] ends the alarm.
+            Progress::Accepted | Progress::Confirmed => {}
             // Whoever ordered it has the answer. What stays switched on is everybody's affair.
             _ if begun && !report.leaves_on() => {}
             Progress::Failed | Progress::Unknown | Progress::Expired => {
@@ -190,6 +206,33 @@ impl Actions {
             }
             Progress::Preempted | Progress::Retrying => {}
         }
+    }
+
+    /// A device has done what it was asked, whoever asked: it can again. Reset, a door is held open no more.
+    pub(super) fn done(
+        &mut self,
+        now: &Now,
+        (device, deed): (&DeviceId, &str),
+        test: bool,
+        signals: &mut Vec<Signal>,
+    ) {
+        if deed == Deed::Lock.as_str() {
+            self.holds.remove(device.as_str());
+        }
+        signals.extend(well(now, device, test));
+    }
+
+    /// A door that is held open, or may be, is locked by nobody but a person, whatever restarts.
+    fn hold(&mut self, action: &Action, progress: Progress) {
+        let may_be = matches!(progress, Progress::Accepted | Progress::Confirmed | Progress::Unknown);
+        if may_be && is_hold(&action.deed) {
+            self.holds.put(action.device.as_str(), Hold { action: action.id.clone() });
+        }
+    }
+
+    /// The doors that fire holds open.
+    pub(super) fn held(&self) -> Vec<DeviceId> {
+        self.holds.iter().filter_map(|(door, _)| DeviceId::new(door).ok()).collect()
     }
 
     /// The deadline of a row has come: nobody has told how it ended.
@@ -202,6 +245,7 @@ impl Actions {
             attempt: 1,
             detail: "nobody has told how it ended".to_owned(),
         };
+        self.hold(&action, report.progress);
         out.drafts.push(report.draft(&now.at, &action));
         signals.extend(self.failed(now, &action, &report));
     }
@@ -262,10 +306,15 @@ fn rule() -> Option<RuleName> {
     RuleName::new(FAILED_RULE).ok()
 }
 
+/// Fire holds the door open.
+const fn is_hold(deed: &Deed) -> bool {
+    matches!(deed, Deed::Unlock { pulse_ms: None })
+}
+
 /// The device did what it was asked: it can again.
-fn well(now: &Now, action: &Action) -> Option<Signal> {
-    let subject = action.device.as_str().to_owned();
-    Some(Signal::Clear(Clear { rule: rule()?, subject, at: now.at.clone(), test: action.test }))
+fn well(now: &Now, device: &DeviceId, test: bool) -> Option<Signal> {
+    let subject = device.as_str().to_owned();
+    Some(Signal::Clear(Clear { rule: rule()?, subject, at: now.at.clone(), test }))
 }
 
 /// What one device is to do; nothing if its profile cannot say that.
@@ -347,11 +396,11 @@ fn notice(
 
 impl Part for Actions {
     fn tables(&self) -> Vec<&dyn Rows> {
-        vec![&self.pending]
+        vec![&self.pending, &self.holds]
     }
 
     fn tables_mut(&mut self) -> Vec<&mut dyn Rows> {
-        vec![&mut self.pending]
+        vec![&mut self.pending, &mut self.holds]
     }
 
     fn next_due(&self) -> Option<(u64, String)> {

@@ -384,6 +384,16 @@ impl ActionSpec {
                 out.push(problem.hint("name a clip beside the words"));
             }
         }
+        if self.unlock.is_some_and(|unlock| unlock.hold) {
+            let locking = names(|entry| !entry.abilities.holds);
+            if !locking.is_empty() {
+                let message = format!("locks again when it likes, and is not held open: {locking}");
+                let problem = Problem::warning(&["unlock", "hold"], message);
+                out.push(
+                    problem.hint("hold doors by an output that stays as it is switched ([door] output)"),
+                );
+            }
+        }
     }
 
     /// What a device must have for it.

@@ -56,7 +56,7 @@ fn speaker(lan: bool) -> Abilities {
 
 fn door() -> Abilities {
     let outputs = [PointName::new("do1").unwrap()].into();
-    Abilities { door: true, outputs, ..Abilities::default() }
+    Abilities { door: true, holds: true, outputs, ..Abilities::default() }
 }
 
 fn id(name: &str) -> DeviceId {
@@ -71,8 +71,8 @@ fn directory() -> Directory {
         (id("door-3-1"), entry("door", place("3", "1"), door())),
         (id("door-3-2"), entry("door", place("3", "2"), door())),
         (id("door-gate"), entry("door", Place::default(), door())),
-        (id("lock-5-1"), entry("lock", place("5", "1"), door())),
-        (id("siren"), entry("io", Place::default(), Abilities { door: false, ..door() })),
+        (id("lock-5-1"), entry("lock", place("5", "1"), Abilities { holds: false, ..door() })),
+        (id("siren"), entry("io", Place::default(), Abilities { door: false, holds: false, ..door() })),
         (id("horn-mended"), entry("horn", place("3", "1"), speaker(true))),
     ]);
     devices.get_mut(&id("horn-mended")).unwrap().maintenance = true;
@@ -245,6 +245,7 @@ fn what_failed_is_an_alarm_until_the_device_acts_again() {
     assert_eq!((signals.len(), actions.unfinished().len()), (1, 0), "once");
     asks(&mut actions, &now(3_000), &asked(button(), speak(Near::SameUnit)));
     actions.reported(&now(4_000), &report(Progress::Confirmed), &mut signals);
+    actions.done(&now(4_000), (&id("horn-3-1"), "speak"), false, &mut signals);
     assert!(matches!(&signals[1], Signal::Clear(clear) if clear.subject == "horn-3-1"));
 }
 
@@ -255,6 +256,10 @@ struct Taken(Arc<std::sync::Mutex<Vec<(String, bool)>>>);
 impl crate::model::action::Outlet for Taken {
     fn hand(&mut self, action: Action, resumed: bool) {
         self.0.lock().unwrap().push((action.id, resumed));
+    }
+
+    fn held(&mut self, door: &DeviceId) {
+        self.0.lock().unwrap().push((door.to_string(), true));
     }
 }
 
@@ -286,6 +291,79 @@ fn what_a_person_began_is_done_once_and_found_by_a_restart() {
     after.load(rows);
     after.commit(true);
     assert_eq!(*next.0.lock().unwrap(), [("street/c-1.1".to_owned(), true)]);
+}
+
+#[test]
+fn a_restart_knows_what_fire_holds_until_a_person_resets_it() {
+    use crate::model::journal::Fold;
+    use crate::pipeline::{Pipeline, Plan};
+    let pipeline = |taken: &Taken| {
+        let plan = Plan { directory: Arc::new(directory()), ..Plan::default() };
+        Pipeline::new(plan, Arc::default(), Box::new(taken.clone()))
+    };
+    let order = |id_: &str, deed| Action {
+        id: id_.into(),
+        device: id("door-3-1"),
+        deed,
+        alarm: None,
+        severity: None,
+        at: at(1_000),
+        act_within_ms: 600_000,
+        test: false,
+    };
+    let told = |action: &Action, progress| {
+        let report = Report { action: action.id.clone(), progress, attempt: 1, detail: String::new() };
+        record(report.draft(&at(2_000), action))
+    };
+    let rows = |pipeline: &Pipeline, stored: &mut BTreeMap<String, String>| {
+        for (key, row) in pipeline.unsaved() {
+            match row {
+                Some(row) => stored.insert(key, row),
+                None => stored.remove(&key),
+            };
+        }
+    };
+    let mut stored = BTreeMap::new();
+    for (progress, locked, held) in [
+        (Progress::Failed, None, false),
+        (Progress::Unknown, None, true),
+        (Progress::Accepted, None, true),
+        (Progress::Accepted, Some(Progress::Failed), true),
+        (Progress::Accepted, Some(Progress::Confirmed), false),
+    ] {
+        let (first, next) = (Taken::default(), Taken::default());
+        let (hold, lock) = (order("a-1", Deed::Unlock { pulse_ms: None }), order("c-1.1", Deed::Lock));
+        let mut before = pipeline(&first);
+        before.apply(&record(hold.draft(&at(1_000), &Place::default(), Category::Fire)));
+        before.apply(&told(&hold, progress));
+        if let Some(progress) = locked {
+            // Ordered by a person: no row of it.
+            before.apply(&told(&lock, progress));
+        }
+        stored.clear();
+        rows(&before, &mut stored);
+        let mut after = pipeline(&next);
+        after.load(stored.clone().into_iter().collect());
+        let held_then = next.0.lock().unwrap().contains(&("door-3-1".to_owned(), true));
+        assert_eq!(held_then, held, "{progress:?} {locked:?}");
+    }
+}
+
+#[test]
+fn a_door_that_stays_shut_in_a_fire_is_an_alarm_at_once() {
+    let mut actions = actions();
+    let fire = alarm(Category::Fire, Severity::Critical, place("3", "1"));
+    asks(&mut actions, &now(1_500), &asked(fire, unlock(Some(Near::SameUnit))));
+    let report = Report {
+        action: "e-1-rule.1-1".into(),
+        progress: Progress::Retrying,
+        attempt: 1,
+        detail: "x".into(),
+    };
+    let mut signals = Vec::new();
+    actions.reported(&now(2_000), &report, &mut signals);
+    assert!(matches!(&signals[..], [Signal::Raise(raise)] if raise.subject == "door-3-1"), "{signals:?}");
+    assert_eq!(actions.unfinished().len(), 1, "it is still tried");
 }
 
 #[test]
@@ -391,6 +469,10 @@ fn mistakes_are_told_before_anything_acts() {
         on: Target { devices: vec![id(device)], ..Target::default() },
         ..ActionSpec::default()
     };
+    let locks = ActionSpec {
+        on: Target { kind: Some("lock".into()), place: Some(Near::SameUnit), ..Target::default() },
+        ..unlock(None)
+    };
     let elsewhere =
         ActionSpec { on: Target { devices: vec![id("nobody")], ..Target::default() }, ..said("a") };
     let publish = |device: &str, topic: &str| ActionSpec {
@@ -414,6 +496,7 @@ fn mistakes_are_told_before_anything_acts() {
         (cause, unlock(Some(Near::SameUnit)), "only fire holds"),
         (fire, unlock(Some(Near::SameBuilding)), "all doors"),
         (fire, unlock(None), "all doors"),
+        (fire, locks, "not held open: lock-5-1"),
         (cause, relay("siren", "do1"), ""),
         (cause, relay("siren", "do9"), "an output \"do9\""),
         (cause, relay("door-3-1", "do1"), "it is a door: write unlock"),

@@ -4,20 +4,21 @@
 //! What must be survived: a device that never answers (retried until its time is over if it may be done twice, given up
 //! once if not), one that says no, a broker that is away, a graver alarm in the middle of a lighter one's words, a full
 //! queue, and the process's death between order and answer: what was begun before is never done again unless that is no
-//! worse than once; doors and outputs are only ever brought back to rest.
+//! worse than once (words, and what fire holds open); other doors and outputs are only ever brought back to rest.
 //!
 //! One *lane* per speaker, door and output carries out one thing at a time; each is a task. Reports go through one
 //! channel to the journal, in their order.
 
 mod answers;
 mod lane;
+mod lanes;
 mod once;
 mod outgoing;
 mod speaking;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,11 +33,12 @@ pub(in crate::south) use self::answers::Answers;
 pub use self::answers::{Ears, Overheard};
 pub use self::outgoing::{Outgoing, Post, PostError, Switch, Wire};
 
+use self::lanes::Lanes;
 use super::device::{DeviceConfig, Speaker};
 use super::profile::Profile;
 use super::profile::acts::Filling;
-use crate::model::action::{Act, Action, Deed, Progress, Report};
-use crate::model::ids::{DeviceId, PointName, ProfileName};
+use crate::model::action::{Act, Action, Deed, Held, Progress, Report};
+use crate::model::ids::{DeviceId, ProfileName};
 use crate::model::journal::{Durability, Journal};
 use crate::rt::clock::SharedClock;
 
@@ -48,12 +50,12 @@ const LANE_JOBS_MAX: usize = 32;
 const REPORTS_MAX: usize = 256;
 /// Reports written in one commit.
 const REPORTS_AT_ONCE: usize = 32;
-/// How long lanes may take at the end to switch back what they have switched on for a time.
+/// How long the lanes may take at the end to switch back what they have switched on for a time.
 const LAST_SWITCHES: Duration = Duration::from_millis(600);
 /// How long the last reports may take to be written after that.
 const LAST_REPORTS: Duration = Duration::from_millis(300);
 /// Together: whoever stops the executor waits so long, and keeps the ways to devices open meanwhile.
-pub const STOPS_WITHIN: Duration = Duration::from_millis(1_000);
+pub const STOPS_WITHIN: Duration = Duration::from_secs(1);
 const _: () = assert!(LAST_SWITCHES.as_millis() + LAST_REPORTS.as_millis() < STOPS_WITHIN.as_millis());
 /// After its time an action has so long to tell how it ended before whoever waits is told that nobody knows.
 const REPLY_GRACE: Duration = Duration::from_secs(75);
@@ -64,6 +66,8 @@ pub struct Parts {
     pub devices: BTreeMap<DeviceId, DeviceConfig>,
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
     pub ears: Arc<Ears>,
+    /// The doors that fire holds open, also since before a restart.
+    pub held: Arc<Held>,
     pub journal: Arc<dyn Journal>,
     pub clock: SharedClock,
 }
@@ -100,6 +104,7 @@ struct Shared {
     /// The ways to devices, by who speaks for them.
     wires: RwLock<BTreeMap<Speaker, Wire>>,
     ears: Arc<Ears>,
+    held: Arc<Held>,
     journal: Arc<dyn Journal>,
     clock: SharedClock,
     orders: AtomicU32,
@@ -119,21 +124,12 @@ pub struct Acting {
     inbox: Mutex<Inbox>,
 }
 
-/// What one lane is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum LaneKey {
-    Speaker(DeviceId),
-    Door(DeviceId),
-    Output(DeviceId, PointName),
-    Messages(DeviceId),
-}
-
 impl Acting {
     /// `asked_rx`: what the pipeline asks for, and whether it was begun before a restart.
     pub fn new(parts: Parts, asked_rx: mpsc::Receiver<(Action, bool)>) -> Self {
-        let Parts { devices, profiles, ears, journal, clock } = parts;
+        let Parts { devices, profiles, ears, held, journal, clock } = parts;
         let (wires, orders) = (RwLock::default(), AtomicU32::new(0));
-        let shared = Shared { devices, profiles, wires, ears, journal, clock, orders };
+        let shared = Shared { devices, profiles, wires, ears, held, journal, clock, orders };
         let (jobs_tx, jobs_rx) = mpsc::channel(JOBS_MAX);
         Self { shared: Arc::new(shared), jobs_tx, inbox: Mutex::new((jobs_rx, asked_rx)) }
     }
@@ -149,76 +145,27 @@ impl Acting {
         let mut inbox = self.inbox.lock().await;
         let (jobs_rx, asked_rx) = &mut *inbox;
         let (told_tx, told_rx) = mpsc::channel(REPORTS_MAX);
-        let mut tasks = JoinSet::new();
         let mut teller = JoinSet::new();
         teller.spawn(tell(Arc::clone(&self.shared), told_rx));
-        let mut lanes: HashMap<LaneKey, mpsc::Sender<Job>> = HashMap::new();
+        let mut lanes = Lanes::new(Arc::clone(&self.shared), told_tx.clone(), cancel.clone());
         loop {
             let job = tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
+                () = lanes.ended() => continue,
                 Some((action, resumed)) = asked_rx.recv() => self.shared.job(action, resumed, None),
                 Some(job) = jobs_rx.recv() => job,
             };
-            if let Err(homeless) = self.share_out(job, &mut lanes, &mut tasks, (&told_tx, cancel)) {
+            if let Err(homeless) = lanes.share_out(job) {
                 let (job, progress, why) = *homeless;
                 finish(&told_tx, job, (progress, 1), why).await;
             }
         }
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_SWITCHES, ended).await.is_err() {
-            tasks.shutdown().await;
-        }
+        lanes.stop().await;
         drop(told_tx);
         if tokio::time::timeout(LAST_REPORTS, teller.join_next()).await.is_err() {
             tracing::warn!("reports were left untold; a restart finds what was under way");
         }
-    }
-
-    /// Gives a job to its lane, or says why not.
-    fn share_out(
-        &self,
-        job: Job,
-        lanes: &mut HashMap<LaneKey, mpsc::Sender<Job>>,
-        tasks: &mut JoinSet<()>,
-        (told_tx, stop): (&mpsc::Sender<Told>, &CancellationToken),
-    ) -> Result<(), Homeless> {
-        let Some(actor) = self.shared.actor(&job.action.device) else {
-            let why = format!("there is no way to the device {}", job.action.device);
-            return Err(Box::new((job, Progress::Failed, why)));
-        };
-        let key = lane_of(&job.action);
-        let lane = lanes.entry(key.clone()).or_insert_with(|| {
-            let (lane_tx, lane_rx) = mpsc::channel(LANE_JOBS_MAX);
-            let lane = lane::Lane {
-                shared: Arc::clone(&self.shared),
-                actor: Arc::new(actor),
-                told_tx: told_tx.clone(),
-                stop: stop.clone(),
-            };
-            let stop = stop.clone();
-            match key {
-                LaneKey::Speaker(_) => tasks.spawn(async move {
-                    stop.run_until_cancelled_owned(speaking::run(lane, lane_rx)).await.unwrap_or_default();
-                }),
-                _ => tasks.spawn(once::run(lane, lane_rx)),
-            };
-            lane_tx
-        });
-        lane.try_send(job).map_err(|refused| {
-            let why = format!("{LANE_JOBS_MAX} orders wait for the device already");
-            Box::new((refused.into_inner(), Progress::Failed, why))
-        })
-    }
-}
-
-fn lane_of(action: &Action) -> LaneKey {
-    let device = action.device.clone();
-    match &action.deed {
-        Deed::Speak { .. } | Deed::Hush => LaneKey::Speaker(device),
-        Deed::Unlock { .. } | Deed::Lock => LaneKey::Door(device),
-        Deed::Relay { point, .. } | Deed::Set { point, .. } => LaneKey::Output(device, point.clone()),
-        Deed::Publish { .. } => LaneKey::Messages(device),
     }
 }
 
@@ -246,7 +193,7 @@ impl Act for Acting {
         }
         match tokio::time::timeout_at(until, reply_rx).await {
             Ok(Ok(report)) => report,
-            Ok(Err(_dropped)) => unknown("the executor was started anew before it was told how it ended"),
+            Ok(Err(_dropped)) => unknown("whoever did it has ended before it was told how it ended"),
             Err(_elapsed) => unknown("nobody has told how it ended"),
         }
     }

@@ -1,17 +1,22 @@
-//! A door's or an output's lane: each thing is done once. What was begun before a restart is not done again; what it may
-//! have left switched on is switched back, which is never worse; so it is when the box stops.
+//! A door's or an output's lane: each thing is done once, but what fire holds open ([`holding`]). What was begun before a
+//! restart is not done again; what it may have left switched on is switched back, which is never worse; so it is when the
+//! box stops.
 
+mod holding;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::holding::{Holding, is_hold};
 use super::answers::Watching;
 use super::lane::{Lane, Order};
 use super::outgoing::Wire;
-use super::{Actor, Job};
-use crate::model::action::{Action, Deed, Progress, outcome};
+use super::{Job, LANE_JOBS_MAX};
+use crate::model::action::{Action, Deed, Progress, Report, outcome};
 use crate::model::ids::PointName;
 use crate::model::record::Value;
 use crate::south::modbus::actuator::{WriteError, Written};
@@ -29,16 +34,19 @@ type Tried = (Progress, String);
 struct Once {
     lane: Lane,
     jobs_rx: mpsc::Receiver<Job>,
-    /// Held open for fire: a pulse does not lock it.
-    held: bool,
+    /// Orders that came while a lock had not answered yet.
+    waiting: VecDeque<Job>,
     /// What was begun and is not over.
     running: Option<Running>,
+    /// What fire asks for and has not come about.
+    holding: Option<Holding>,
 }
 
 /// An output that is switched for a time, or a door whose contact may yet open. It is over when its time is, or when a
 /// later order has come about; one that came to nothing takes nothing over.
 struct Running {
     job: Job,
+    attempt: u32,
     /// What is known of the order.
     tried: Tried,
     /// What is to be switched back, and to what.
@@ -48,6 +56,20 @@ struct Running {
     /// When something is next to be done.
     until: Instant,
     watch: Option<Watch>,
+}
+
+/// What came of an order to a door.
+struct Released {
+    tried: Tried,
+    began: Instant,
+    watch: Option<Watch>,
+}
+
+impl Released {
+    /// How long its contact is watched.
+    fn until(&self) -> Instant {
+        self.watch.as_ref().map_or(self.began, |watch| watch.until)
+    }
 }
 
 /// A door's contact that may yet show it open.
@@ -63,18 +85,25 @@ enum Next {
     Over,
     /// The door was seen open.
     Seen,
+    /// Fire's hold is to be tried again.
+    Again,
     /// The box stops, or nobody asks any more.
     Stop,
 }
 
 /// Runs until the box stops or nobody asks any more; then nothing is left switched on.
 pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>) {
-    let mut once = Once { lane, jobs_rx, held: false, running: None };
+    let mut once = Once { lane, jobs_rx, waiting: VecDeque::new(), running: None, holding: None };
     loop {
         match once.next().await {
             Next::Job(job) => once.carry_out(*job).await,
             Next::Over => once.over().await,
             Next::Seen => once.seen().await,
+            Next::Again => {
+                if let Some(holding) = once.holding.take() {
+                    once.hold(holding).await;
+                }
+            }
             Next::Stop => break,
         }
     }
@@ -106,6 +135,12 @@ async fn opened(watch: Option<&mut Watch>) {
 
 impl Once {
     async fn next(&mut self) -> Next {
+        if !self.lane.stop.is_cancelled()
+            && let Some(job) = self.waiting.pop_front()
+        {
+            return Next::Job(Box::new(job));
+        }
+        let again = self.holding.as_ref().map(|holding| holding.next);
         let until = self.running.as_ref().map(|running| running.until);
         let watch = self.running.as_mut().and_then(|running| running.watch.as_mut());
         tokio::select! {
@@ -114,6 +149,7 @@ impl Once {
             () = passed(until) => Next::Over,
             () = opened(watch) => Next::Seen,
             job = self.jobs_rx.recv() => job.map_or(Next::Stop, |job| Next::Job(Box::new(job))),
+            () = passed(again) => Next::Again,
         }
     }
 
@@ -123,6 +159,9 @@ impl Once {
 
     /// Does one thing. What takes time goes on running.
     async fn carry_out(&mut self, job: Job) {
+        if is_hold(&job.action.deed) {
+            return self.begin_hold(job).await;
+        }
         // To lock is no worse a second time.
         if job.resumed && job.action.deed != Deed::Lock {
             let end = self.resume(&job.action).await;
@@ -134,7 +173,7 @@ impl Once {
         }
         let end = match job.action.deed.clone() {
             Deed::Relay { point, on, for_ms } => return self.relay(job, &point, on, for_ms).await,
-            Deed::Unlock { pulse_ms } => return self.unlock(job, pulse_ms).await,
+            Deed::Unlock { pulse_ms } => return self.pulse(job, pulse_ms.unwrap_or_default()).await,
             Deed::Set { point, value } => {
                 let end = self.set(&job.action, &point, value, left(&job)).await;
                 if possible(end.0) {
@@ -151,10 +190,10 @@ impl Once {
 
     /// A later order has come about, or may have: what ran is over.
     async fn take_over(&mut self) {
-        let Some(Running { job, tried, back, .. }) = self.running.take() else { return };
+        let Some(Running { job, attempt, tried, back, .. }) = self.running.take() else { return };
         let relay = back.is_some() && matches!(job.action.deed, Deed::Relay { .. });
         let end = if relay { (Progress::Accepted, outcome::TAKEN_OVER.to_owned()) } else { tried };
-        self.end(job, end).await;
+        self.lane.finish(job, (end.0, attempt), end.1).await;
     }
 
     /// The time of what runs is over: it is switched back, several times if it must be.
@@ -174,13 +213,17 @@ impl Once {
                 return;
             }
             if matches!(running.job.action.deed, Deed::Relay { .. }) && well(running.tried.0) {
-                running.tried.1 = outcome::RELAY_PULSED.to_owned();
+                outcome::RELAY_PULSED.clone_into(&mut running.tried.1);
             }
         }
-        match running.watch.as_ref().map(|watch| watch.until).filter(|until| Instant::now() < *until) {
-            Some(until) => self.running = Some(Running { until, ..running }),
-            None => self.end(running.job, running.tried).await,
+        // Its contact may yet open.
+        let watched = running.watch.as_ref().map(|watch| watch.until);
+        if let Some(until) = watched.filter(|until| Instant::now() < *until) {
+            self.running = Some(Running { until, ..running });
+            return;
         }
+        let Running { job, attempt, tried, .. } = running;
+        self.lane.finish(job, (tried.0, attempt), tried.1).await;
     }
 
     /// The door was seen open.
@@ -195,7 +238,7 @@ impl Once {
 
     /// Nothing is left switched on. What cannot be switched back now is under way still: the next start finds it.
     async fn stop(&mut self) {
-        let Some(Running { job, mut tried, back, .. }) = self.running.take() else { return };
+        let Some(Running { job, attempt, mut tried, back, .. }) = self.running.take() else { return };
         if let Some((point, rest)) = back {
             let back = self.set(&job.action, &point, Value::Bool(rest), WRITE_WITHIN).await;
             if !well(back.0) {
@@ -205,7 +248,7 @@ impl Once {
             }
             "the box stopped: switched back before its time".clone_into(&mut tried.1);
         }
-        self.end(job, tried).await;
+        self.lane.finish(job, (tried.0, attempt), tried.1).await;
     }
 
     /// What was begun before a restart: nobody knows how far it came.
@@ -213,7 +256,8 @@ impl Once {
         let door = self.lane.actor.profile.door.as_ref();
         let left_on = match &action.deed {
             Deed::Relay { point, on, for_ms: Some(_) } => Some((point.clone(), !on)),
-            Deed::Unlock { pulse_ms: Some(_) } => {
+            // What fire holds open is at rest when it is open.
+            Deed::Unlock { pulse_ms: Some(_) } if !self.held() => {
                 door.and_then(|door| Some((door.output.clone()?, !door.released)))
             }
             _ => None,
@@ -268,62 +312,107 @@ impl Once {
         }
     }
 
-    async fn relay(&mut self, job: Job, point: &PointName, on: bool, for_ms: Option<u32>) {
+    async fn relay(&mut self, mut job: Job, point: &PointName, on: bool, for_ms: Option<u32>) {
         let tried = self.set(&job.action, point, Value::Bool(on), left(&job)).await;
         if !possible(tried.0) {
             return self.end(job, tried).await;
         }
-        self.take_over().await;
-        let Some(for_ms) = for_ms else { return self.end(job, tried).await };
+        // Nobody knows whether it is switched back already: then it is, when its time is over.
+        let rests = self.running.as_ref().is_some_and(|it| it.back == Some((point.clone(), on)));
+        if well(tried.0) || !rests {
+            self.take_over().await;
+        }
+        let Some(for_ms) = for_ms.filter(|_| self.running.is_none()) else {
+            return self.end(job, tried).await;
+        };
         let until = Instant::now() + Duration::from_millis(for_ms.into());
         let back = Some((point.clone(), !on));
-        self.running = Some(Running { job, tried, back, tries: 0, until, watch: None });
+        // Who ordered it is not kept waiting for hours: how it ends stands in the journal.
+        if let Some(reply) = job.reply.take() {
+            let (action, (progress, detail)) = (job.action.id.clone(), tried.clone());
+            if reply.send(Report { action, progress, attempt: 1, detail }).is_err() {
+                tracing::debug!("nobody waits to hear that an output is switched any more");
+            }
+        }
+        self.running = Some(Running { job, attempt: 1, tried, back, tries: 0, until, watch: None });
     }
 
-    /// Releases a door: at once, and once. Then it is seen whether it opens.
-    async fn unlock(&mut self, job: Job, pulse_ms: Option<u32>) {
-        let actor = Arc::clone(&self.lane.actor);
-        let Some(door) = &actor.profile.door else {
-            return self.end(job, (Progress::Failed, "the device is no door".to_owned())).await;
-        };
-        let watching = self.lane.shared.ears.watch(&actor.contact, &door.opened);
-        let began = Instant::now();
-        let tried = self.release(&job, &actor, door, pulse_ms).await;
-        if !possible(tried.0) {
-            return self.end(job, tried).await;
+    /// Releases a door for a time: at once, and once. Then it is seen whether it opens.
+    async fn pulse(&mut self, job: Job, pulse_ms: u32) {
+        let released = self.release(&job, Some(pulse_ms), 1).await;
+        if !possible(released.tried.0) {
+            return self.end(job, released.tried).await;
         }
         self.take_over().await;
-        self.held |= pulse_ms.is_none();
-        let patience = began + Duration::from_millis(door.opened_within_ms.into());
-        // A lock that says itself that it is open is believed at once.
-        let watch = (tried.0 != Progress::Confirmed).then_some(Watch { watching, until: patience });
-        let pulse = pulse_ms.filter(|_| !self.held).zip(door.output.clone());
-        let back = pulse.as_ref().map(|(_, output)| (output.clone(), !door.released));
-        let until = match &pulse {
-            Some((pulse_ms, _)) => began + Duration::from_millis((*pulse_ms).into()),
-            None if watch.is_some() => patience,
-            None => began,
+        let door = self.lane.actor.profile.door.as_ref();
+        let back = door.and_then(|door| Some((door.output.clone()?, !door.released)));
+        let back = back.filter(|_| !self.held());
+        let until = match &back {
+            Some(_) => released.began + Duration::from_millis(pulse_ms.into()),
+            None => released.until(),
         };
-        self.running = Some(Running { job, tried, back, tries: 0, until, watch });
+        let Released { tried, watch, .. } = released;
+        self.running = Some(Running { job, attempt: 1, tried, back, tries: 0, until, watch });
     }
 
-    async fn release(&self, job: &Job, actor: &Actor, door: &DoorProfile, pulse_ms: Option<u32>) -> Tried {
-        if let Some(output) = &door.output {
-            let value = Value::Bool(door.released);
-            return match self.set(&job.action, output, value, left(job)).await {
-                // That the output is on says nothing of the door.
-                (Progress::Confirmed | Progress::Accepted, _) => {
-                    (Progress::Accepted, outcome::RELAY_PULSED.to_owned())
+    /// Gives the order to release a door, once.
+    async fn release(&mut self, job: &Job, pulse_ms: Option<u32>, attempt: u32) -> Released {
+        let (actor, began) = (Arc::clone(&self.lane.actor), Instant::now());
+        let Some(door) = &actor.profile.door else {
+            let tried = (Progress::Failed, "the device is no door".to_owned());
+            return Released { tried, began, watch: None };
+        };
+        let watching = self.lane.shared.ears.watch(&actor.contact, &door.opened);
+        let tried = match &door.output {
+            None => self.release_by_message(job, door, pulse_ms, attempt).await,
+            Some(output) => {
+                match self.set(&job.action, output, Value::Bool(door.released), left(job)).await {
+                    // That the output is on says nothing of the door.
+                    (Progress::Confirmed | Progress::Accepted, _) => {
+                        (Progress::Accepted, outcome::RELAY_PULSED.to_owned())
+                    }
+                    other => other,
                 }
-                other => other,
-            };
-        }
+            }
+        };
+        // A lock that says itself that it is open is believed at once.
+        let until = began + Duration::from_millis(door.opened_within_ms.into());
+        let watch = (tried.0 != Progress::Confirmed).then_some(Watch { watching, until });
+        Released { tried, began, watch }
+    }
+
+    /// Sends a door's order and waits for its answer. A person's reset does not wait behind it, nor fire behind a pulse.
+    async fn release_by_message(
+        &mut self,
+        job: &Job,
+        door: &DoorProfile,
+        pulse_ms: Option<u32>,
+        attempt: u32,
+    ) -> Tried {
         let (Some(topic), Some(payload)) = (&door.topic, &door.unlock) else {
             return (Progress::Failed, "its profile does not say how the door is released".to_owned());
         };
-        let filling = Filling { pulse_ms, ..self.lane.shared.filling(actor, &job.action, 1) };
+        let Self { lane, jobs_rx, waiting, .. } = self;
+        let filling = Filling { pulse_ms, ..lane.shared.filling(&lane.actor, &job.action, attempt) };
         let order = Order { topic, payload, ack: door.ack.as_ref(), filling, lasts: Duration::ZERO };
-        self.lane.order(order).await.end()
+        let mut answered = std::pin::pin!(lane.order(order));
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut answered => return outcome.end(),
+                () = lane.stop.cancelled() => {
+                    return (Progress::Unknown, "the box stopped before an answer came".to_owned());
+                }
+                Some(next) = jobs_rx.recv(), if waiting.len() < LANE_JOBS_MAX => {
+                    let deed = &next.action.deed;
+                    if *deed == Deed::Lock || is_hold(deed) && pulse_ms.is_some() {
+                        waiting.push_front(next);
+                        return (Progress::Unknown, "another order came before the answer".to_owned());
+                    }
+                    waiting.push_back(next);
+                }
+            }
+        }
     }
 
     /// Takes back a release.
@@ -332,6 +421,7 @@ impl Once {
         let Some(door) = &actor.profile.door else {
             return (Progress::Failed, "the device is no door".to_owned());
         };
+        self.end_holds().await;
         let tried = match (&door.output, &door.topic, &door.lock) {
             (Some(output), ..) => match self.bring_to_rest(action, output, !door.released).await {
                 Ok(tried) => tried,
@@ -347,7 +437,7 @@ impl Once {
             _ => (Progress::Failed, "the door locks by itself: it takes no order to".to_owned()),
         };
         if well(tried.0) {
-            self.held = false;
+            self.keep(false);
             self.take_over().await;
         }
         tried

@@ -7,9 +7,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::model::action::outcome;
-use crate::model::ids::{BusName, ClientName};
+use crate::model::ids::{BusName, ClientName, PointName};
 use crate::model::journal::{Committed, JournalError};
 use crate::model::record::{Body, Draft, Event, Severity, Value};
+use crate::model::refusal::Refusal;
 use crate::model::stamp::Stamp;
 use crate::rt::clock::{Clock, ManualClock};
 use crate::south::modbus::actuator::{WriteError, Written};
@@ -45,6 +46,8 @@ enum Does {
     Plays,
     /// Says nothing, for ever.
     Hangs,
+    /// A mistake in the code of whoever sends.
+    Panics,
     Refuses,
     Away,
 }
@@ -69,6 +72,7 @@ impl Post for Devices {
             }
             first
         };
+        assert!(!matches!(does, Does::Panics), "as the script says");
         if matches!(does, Does::Away) {
             return Err(PostError::NotListening);
         }
@@ -127,6 +131,7 @@ struct Site {
     outputs: Arc<Outputs>,
     book: Arc<Book>,
     ears: Arc<Ears>,
+    held: Arc<Held>,
     clock: Arc<ManualClock>,
     cancel: CancellationToken,
     running: JoinHandle<()>,
@@ -140,11 +145,12 @@ fn site(script: &[Does]) -> Site {
         answers: Arc::clone(&answers),
     });
     let (outputs, book, ears) = (Arc::<Outputs>::default(), Arc::<Book>::default(), Arc::<Ears>::default());
-    let clock = Arc::new(ManualClock::new());
+    let (clock, held) = (Arc::new(ManualClock::new()), Arc::<Held>::default());
     let parts = Parts {
         devices: toml::from_str(DEVICES).unwrap(),
         profiles: shipped_profiles().unwrap().into_iter().map(|(name, p)| (name, Arc::new(p))).collect(),
         ears: Arc::clone(&ears),
+        held: Arc::clone(&held),
         journal: Arc::clone(&book) as _,
         clock: Arc::clone(&clock) as _,
     };
@@ -158,7 +164,7 @@ fn site(script: &[Does]) -> Site {
     let (runs, token) = (Arc::clone(&acting), cancel.clone());
     #[expect(clippy::disallowed_methods, reason = "a test joins it at its end")]
     let running = tokio::task::spawn(async move { runs.run(&token).await });
-    Site { acting, asked_tx, devices, outputs, book, ears, clock, cancel, running }
+    Site { acting, asked_tx, devices, outputs, book, ears, held, clock, cancel, running }
 }
 
 impl Site {
@@ -435,6 +441,101 @@ async fn a_door_held_for_fire_is_not_locked_by_a_pulse() {
     site.end().await;
 }
 
+const HOLD: Deed = Deed::Unlock { pulse_ms: None };
+
+#[tokio::test(start_paused = true)]
+async fn fire_holds_a_door_as_soon_as_it_can_be_reached() {
+    let site = site(&[]);
+    let release = |value| ("release".to_owned(), Value::Bool(value));
+    let no = Refusal::LineFailed;
+    site.outputs.script.lock().unwrap().extend([
+        Err(WriteError::TooLate),
+        Err(WriteError::TooLate),
+        Err(WriteError::Exception(4)),
+        Err(WriteError::Unknown(no)),
+    ]);
+    let id = site.ask("gate", HOLD, Severity::Critical).await;
+    pass(29.0).await;
+    assert_eq!(site.writes(), vec![release(true); 5]);
+    let progress: Vec<String> = site.reports(&id).into_iter().map(|report| report.0).collect();
+    assert_eq!(progress, ["retrying", "retrying", "retrying", "accepted"], "the same is not told again");
+    assert!(site.held.has(&DeviceId::new("gate").unwrap()));
+    // One that can never be reached is given up when its time is over.
+    site.outputs.script.lock().unwrap().extend(vec![Err(WriteError::TooLate); 100]);
+    let never = site.ask("gate", HOLD, Severity::Critical).await;
+    pass(40.0).await;
+    let last = site.reports(&never).pop().unwrap();
+    assert!(last.0 == "failed" && last.1.contains("given up"), "{last:?}");
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_ends_what_fire_tries() {
+    let site = site(&[]);
+    site.outputs.script.lock().unwrap().extend(vec![Err(WriteError::TooLate); 2]);
+    let id = site.ask("gate", HOLD, Severity::Critical).await;
+    pass(0.1).await;
+    let lock = site.action("gate", Deed::Lock, None);
+    site.acting.act(lock).await;
+    pass(60.0).await;
+    assert_eq!(site.reports(&id).last().unwrap().0, "preempted");
+    assert_eq!(site.writes().last(), Some(&("release".to_owned(), Value::Bool(false))));
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_locks_no_door_that_fire_holds() {
+    let site = site(&[]);
+    let release = |value| ("release".to_owned(), Value::Bool(value));
+    site.held.put(&DeviceId::new("gate").unwrap(), true);
+    let pulse = site.action("gate", Deed::Unlock { pulse_ms: Some(1_000) }, None);
+    assert_eq!(site.acting.act(pulse).await.progress, Progress::Accepted);
+    assert_eq!(site.writes(), [release(true)]);
+    let lock = site.action("gate", Deed::Lock, None);
+    site.acting.act(lock).await;
+    let pulse = site.action("gate", Deed::Unlock { pulse_ms: Some(1_000) }, None);
+    site.acting.act(pulse).await;
+    assert_eq!(site.writes()[1..], [release(false), release(true), release(false)]);
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fire_does_not_wait_behind_a_lock_that_does_not_answer() {
+    let site = site(&[Does::Hangs, Does::Plays]);
+    let pulse = site.ask("lock", Deed::Unlock { pulse_ms: Some(3_000) }, Severity::Major).await;
+    pass(1.0).await;
+    let hold = site.ask("lock", HOLD, Severity::Critical).await;
+    pass(0.1).await;
+    assert_eq!(site.reports(&pulse)[0].0, "unknown");
+    assert_eq!(site.reports(&hold)[0].0, "confirmed");
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_mistake_costs_one_order() {
+    let site = site(&[Does::Panics, Does::Plays]);
+    let pulse = || Deed::Unlock { pulse_ms: Some(3_000) };
+    let first = site.action("lock", pulse(), None);
+    assert_eq!(site.acting.act(first).await.progress, Progress::Unknown);
+    let second = site.action("lock", pulse(), None);
+    assert_eq!(site.acting.act(second).await.progress, Progress::Confirmed);
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_orders_hours_is_answered_at_once() {
+    let site = site(&[]);
+    let on = Deed::Relay { point: PointName::new("do1").unwrap(), on: true, for_ms: Some(86_400_000) };
+    let (began, action) = (Instant::now(), site.action("io", on, None));
+    let id = action.id.clone();
+    let report = site.acting.act(action).await;
+    assert_eq!((report.progress, report.detail.as_str()), (Progress::Confirmed, outcome::RELAY_READ_BACK));
+    assert!(began.elapsed() < Duration::from_secs(1) && site.reports(&id).is_empty());
+    pass(86_401.0).await;
+    assert_eq!(site.reports(&id), [("confirmed".to_owned(), outcome::RELAY_PULSED.to_owned())]);
+    site.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_door_that_says_no_is_not_asked_again() {
     let site = site(&[]);
@@ -457,7 +558,9 @@ async fn what_was_begun_before_a_restart_is_not_done_again_and_brought_to_rest()
     let do1 = || PointName::new("do1").unwrap();
     for (device, deed, progress, writes, posts) in [
         ("gate", Deed::Unlock { pulse_ms: Some(3_000) }, "unknown", vec![Value::Bool(false)], 0),
-        ("gate", Deed::Unlock { pulse_ms: None }, "unknown", vec![], 0),
+        // Held twice is no worse than held once, and shut in a fire is.
+        ("gate", Deed::Unlock { pulse_ms: None }, "accepted", vec![Value::Bool(true)], 0),
+        ("gate", Deed::Unlock { pulse_ms: Some(3_000) }, "unknown", vec![], 0),
         ("lock", Deed::Unlock { pulse_ms: Some(3_000) }, "unknown", vec![], 0),
         (
             "io",
@@ -525,6 +628,21 @@ async fn an_order_that_comes_to_nothing_takes_nothing_over() {
         assert_eq!(site.reports(&siren)[0].1, outcome::RELAY_PULSED);
         assert_eq!(site.writes().last().map(|(_, value)| value.clone()), Some(Value::Bool(false)));
     }
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_switched_back_is_switched_back_in_its_time() {
+    let site = site(&[]);
+    let relay = |on, for_ms| Deed::Relay { point: PointName::new("do1").unwrap(), on, for_ms };
+    let siren = site.ask("io", relay(true, Some(20_000)), Severity::Major).await;
+    pass(5.0).await;
+    site.outputs.script.lock().unwrap().push_back(Err(WriteError::Unknown(Refusal::LineFailed)));
+    let off = site.action("io", relay(false, None), None);
+    assert_eq!(site.acting.act(off).await.progress, Progress::Unknown);
+    pass(20.0).await;
+    assert_eq!(site.writes().len(), 3, "on, off, and off in its time");
+    assert_eq!(site.reports(&siren)[0].1, outcome::RELAY_PULSED);
     site.end().await;
 }
 
