@@ -1,0 +1,73 @@
+//! Which sensor is heard, which is silent, and which bus says why.
+
+use super::super::life::Step;
+use super::super::sensor::{Down, Hearing};
+use super::super::words;
+use super::{Care, owned};
+use crate::model::ids::{BusName, DeviceId};
+use crate::model::record::Event;
+use crate::pipeline::Now;
+use crate::pipeline::signal::Signal;
+
+impl Care {
+    pub(super) fn bus(&mut self, now: &Now, event: &Event) {
+        let Some(bus) = &event.device.bus else { return };
+        match event.name.as_str() {
+            "bus.offline" => self.buses.put(bus.as_str(), Down {}),
+            "bus.online" => {
+                self.buses.remove(bus.as_str());
+                for (id, mut sensor) in owned(&self.sensors) {
+                    if self.bus_of(&id).is_some_and(|on| on == bus) {
+                        sensor.bus_back(now.t_ms);
+                        self.sensors.put(&id, sensor);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn bus_of(&self, device: &str) -> Option<&BusName> {
+        self.directory.devices.get(device)?.bus.as_ref()
+    }
+
+    pub(super) fn heard(&mut self, now: &Now, id: &DeviceId, signals: &mut Vec<Signal>) {
+        let Some(mut sensor) = self.sensors.get(id.as_str()).cloned() else { return };
+        let before = sensor.heard(now.t_ms);
+        self.sensors.put(id.as_str(), sensor);
+        let Some(before) = before else { return };
+        if before == Hearing::Told {
+            signals.push(words::clear(words::SENSOR_OFFLINE, id.as_str(), now));
+        }
+        for name in self.by_device.get(id).cloned().unwrap_or_default() {
+            let Some(watched) = self.watched.get(&name) else { continue };
+            let deaf = |id: &&DeviceId| {
+                self.sensors.get(id.as_str()).is_some_and(|sensor| sensor.hearing != Hearing::Heard)
+            };
+            if !watched.household.sensors().iter().any(deaf) {
+                self.live(now, &name, signals, |life, terms| {
+                    life.sighted(now.t_ms, terms);
+                    Step::None
+                });
+            }
+        }
+    }
+
+    pub(super) fn silent(&mut self, now: &Now, id: &str, signals: &mut Vec<Signal>) {
+        let Some(mut sensor) = self.sensors.get(id).cloned() else { return };
+        let hidden = self.bus_of(id).is_some_and(|bus| self.buses.get(bus.as_str()).is_some());
+        let tell = sensor.silent(hidden);
+        let heard_ms = sensor.heard_ms;
+        self.sensors.put(id, sensor);
+        let Some((id, names)) = self.by_device.get_key_value(id) else { return };
+        if tell {
+            signals.push(words::sensor_offline(now, id, &self.directory, now.t_ms.saturating_sub(heard_ms)));
+        }
+        for name in names.clone() {
+            self.live(now, &name, signals, |life, terms| {
+                life.blind(heard_ms, terms);
+                Step::None
+            });
+        }
+    }
+}
