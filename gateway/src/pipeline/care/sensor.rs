@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::table::Row;
+use crate::model::stamp::Stamp;
 
 /// A sensor is silent after so many heartbeats: two lost messages are no death (as in `south::freshness`).
 const SILENT_AFTER: u64 = 3;
@@ -148,8 +149,10 @@ pub(super) struct Opened {
 impl Row for Opened {}
 
 /// A bus that is down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Down {}
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Down {
+    pub(super) since: Stamp,
+}
 
 impl Row for Down {}
 

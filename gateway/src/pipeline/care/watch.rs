@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::ids::{CareName, DeviceId};
-use crate::model::record::{Body, Event, Record};
+use crate::model::record::{Body, Event, Quality, Record};
 
 use super::super::action::spec::ActionSpec;
 use super::super::directory::Directory;
@@ -26,6 +26,9 @@ const PULSE_MS: u64 = 10 * 60_000;
 
 /// A longer pause than this between two records means that the box was off: the pulse would have made one.
 const OFF_MS: u64 = 15 * 60_000;
+
+/// What the gateway says of a device that it cannot hear: no word of its own.
+const DEVICE_OFFLINE: &str = "device.offline";
 
 /// The key of rows that there is one of.
 const ONE: &str = "one";
@@ -145,8 +148,18 @@ impl Care {
         }
         match &record.body {
             Body::Event(event) if event.device.is_gateway() => self.bus(now, event),
-            Body::Event(event) => self.event(now, (event, record.test), utc_offset_min, signals),
-            Body::Telemetry(telemetry) => self.telemetry(now, (telemetry, record.test), signals),
+            Body::Event(event) => {
+                if event.name != DEVICE_OFFLINE {
+                    self.bus_works(now, &event.device.id);
+                }
+                self.event(now, (event, record.test), utc_offset_min, signals);
+            }
+            Body::Telemetry(telemetry) => {
+                if telemetry.samples.iter().any(|sample| sample.quality == Quality::Good) {
+                    self.bus_works(now, &telemetry.device.id);
+                }
+                self.telemetry(now, (telemetry, record.test), signals);
+            }
             Body::Alarm(_) | Body::Gap(_) => {}
         }
     }

@@ -97,6 +97,26 @@ fn a_dead_bus_explains_its_sensors() {
 }
 
 #[test]
+fn a_bus_that_came_back_with_a_restart_hides_nothing_more() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.bus("bus.offline");
+    // What was on its way proves nothing.
+    site.event("key", "device.seen");
+    for id in ["meter", "door", "motion"] {
+        site.mute(id);
+    }
+    site.wait(2 * HOUR);
+    assert_eq!(site.said(), []);
+    // The new process finds the bus well, and nobody says so.
+    site.restart(MINUTE, false);
+    site.unmute("meter");
+    site.unmute("door");
+    site.wait(4 * HOUR);
+    assert_eq!(site.said(), [(6 * 60 + 1, "raise care-sensor-offline motion")]);
+}
+
+#[test]
 fn who_leaves_by_the_door_is_not_missed_and_is_back_at_any_sign() {
     let mut site = Site::new(household(""));
     site.wait(9 * HOUR);

@@ -13,17 +13,33 @@ impl Care {
     pub(super) fn bus(&mut self, now: &Now, event: &Event) {
         let Some(bus) = &event.device.bus else { return };
         match event.name.as_str() {
-            "bus.offline" => self.buses.put(bus.as_str(), Down {}),
-            "bus.online" => {
-                self.buses.remove(bus.as_str());
-                for (id, mut sensor) in owned(&self.sensors) {
-                    if self.bus_of(&id).is_some_and(|on| on == bus) {
-                        sensor.bus_back(now.t_ms);
-                        self.sensors.put(&id, sensor);
-                    }
-                }
-            }
+            "bus.offline" => self.buses.put(bus.as_str(), Down { since: now.at.clone() }),
+            "bus.online" => self.bus_back(now, bus),
             _ => {}
+        }
+    }
+
+    /// A device speaks, whoever's it is: the bus that it hangs on works, whether or not that was told. After a restart nobody
+    /// tells.
+    pub(super) fn bus_works(&mut self, now: &Now, device: &DeviceId) {
+        if self.buses.len() == 0 {
+            return;
+        }
+        let Some(bus) = self.bus_of(device.as_str()).cloned() else { return };
+        let Some(Down { since }) = self.buses.get(bus.as_str()) else { return };
+        // What was on its way before the bus went down proves nothing.
+        if since.boot != now.at.boot || since.mono_ms < now.at.mono_ms {
+            self.bus_back(now, &bus);
+        }
+    }
+
+    fn bus_back(&mut self, now: &Now, bus: &BusName) {
+        self.buses.remove(bus.as_str());
+        for (id, mut sensor) in owned(&self.sensors) {
+            if self.bus_of(&id).is_some_and(|on| on == bus) {
+                sensor.bus_back(now.t_ms);
+                self.sensors.put(&id, sensor);
+            }
         }
     }
 

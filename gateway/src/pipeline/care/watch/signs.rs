@@ -3,7 +3,7 @@
 use super::super::config::{Said, Sign};
 use super::super::sensor::{Before, Opened};
 use super::super::words;
-use super::Care;
+use super::{Care, DEVICE_OFFLINE};
 use crate::model::ids::{CareName, DeviceId};
 use crate::model::record::{Event, Quality, Sample, Telemetry, Value};
 use crate::pipeline::Now;
@@ -23,7 +23,7 @@ impl Care {
     ) {
         let id = &event.device.id;
         let Some(names) = self.by_device.get(id).cloned() else { return };
-        if event.name == "device.offline" {
+        if event.name == DEVICE_OFFLINE {
             self.silent(now, id.as_str(), signals);
             return;
         }
