@@ -67,6 +67,41 @@ fn a_silent_meter_is_no_silent_person() {
 }
 
 #[test]
+fn a_dead_sensor_that_is_replaced_blinds_nobody() {
+    let mut site = Site::new(household(""));
+    site.mute("motion");
+    site.wait(6 * HOUR);
+    assert_eq!(site.said(), [(3 * 60, "raise care-sensor-offline motion")]);
+    let mut without = household("");
+    without.signals.retain(|sign| sign.device.as_str() != "motion");
+    site.reload_household(without);
+    site.wait(DAY);
+    assert_eq!(site.said()[1..], [(6 * 60 + 10, "clear care-sensor-offline motion")]);
+    site.wait(20 * MINUTE);
+    assert_eq!(site.told.last().unwrap().1, "raise care-inactivity b3-302");
+}
+
+#[test]
+fn a_household_that_is_added_to_a_dead_sensor_is_blind() {
+    let mut site = Site::new(household(""));
+    site.mute("motion");
+    site.wait(6 * HOUR);
+    site.told.clear();
+    let names = ["b3-302", "b3-303"].map(|name| CareName::new(name).unwrap());
+    let households = names.into_iter().map(|name| (name, household(""))).collect();
+    site.reload(CareConfig { households });
+    site.wait(40 * HOUR);
+    assert_eq!(site.said(), []);
+    site.unmute("motion");
+    site.wait(25 * HOUR);
+    let raised: Vec<&str> = site.said().into_iter().map(|(_, what)| what).collect();
+    assert_eq!(
+        raised,
+        ["clear care-sensor-offline motion", "raise care-inactivity b3-302", "raise care-inactivity b3-303"]
+    );
+}
+
+#[test]
 fn stale_values_and_offline_are_silence() {
     let mut site = Site::new(household(""));
     site.wait(HOUR);

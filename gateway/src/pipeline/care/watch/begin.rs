@@ -52,6 +52,10 @@ impl Care {
                 self.lives.put(name.as_str(), life);
             }
         }
+        // A sensor was taken out or put in: who was blind may see, and the other way round.
+        for name in self.watched.keys().cloned().collect::<Vec<_>>() {
+            self.look(now, &name);
+        }
         if self.watched.is_empty() {
             self.pulse.remove(ONE);
         } else if self.pulse.get(ONE).is_none() {

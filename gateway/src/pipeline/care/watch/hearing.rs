@@ -1,10 +1,9 @@
 //! Which sensor is heard, which is silent, and which bus says why.
 
-use super::super::life::Step;
 use super::super::sensor::{Down, Hearing};
 use super::super::words;
 use super::{Care, owned};
-use crate::model::ids::{BusName, DeviceId};
+use crate::model::ids::{BusName, CareName, DeviceId};
 use crate::model::record::Event;
 use crate::pipeline::Now;
 use crate::pipeline::signal::Signal;
@@ -56,16 +55,7 @@ impl Care {
             signals.push(words::clear(words::SENSOR_OFFLINE, id.as_str(), now));
         }
         for name in self.by_device.get(id).cloned().unwrap_or_default() {
-            let Some(watched) = self.watched.get(&name) else { continue };
-            let deaf = |id: &&DeviceId| {
-                self.sensors.get(id.as_str()).is_some_and(|sensor| sensor.hearing != Hearing::Heard)
-            };
-            if !watched.household.sensors().iter().any(deaf) {
-                self.live(now, &name, signals, |life, terms| {
-                    life.sighted(now.t_ms, terms);
-                    Step::None
-                });
-            }
+            self.look(now, &name);
         }
     }
 
@@ -80,10 +70,21 @@ impl Care {
             signals.push(words::sensor_offline(now, id, &self.directory, now.t_ms.saturating_sub(heard_ms)));
         }
         for name in names.clone() {
-            self.live(now, &name, signals, |life, terms| {
-                life.blind(heard_ms, terms);
-                Step::None
-            });
+            self.look(now, &name);
         }
+    }
+
+    /// Whether a household is blind follows from its sensors as they are now.
+    pub(super) fn look(&mut self, now: &Now, name: &CareName) {
+        let Some(watched) = self.watched.get(name) else { return };
+        let Some(mut life) = self.lives.get(name.as_str()).cloned() else { return };
+        let sensors = watched.household.sensors();
+        let sensors = sensors.into_iter().filter_map(|id| self.sensors.get(id.as_str()));
+        let deaf = sensors.filter(|sensor| sensor.hearing != Hearing::Heard);
+        match deaf.map(|sensor| sensor.heard_ms).min() {
+            Some(since_ms) => life.blind(since_ms, &watched.terms),
+            None => life.sighted(now.t_ms, &watched.terms),
+        }
+        self.lives.put(name.as_str(), life);
     }
 }
