@@ -141,6 +141,10 @@ impl Life {
         let Some(since_ms) = self.blind_since_ms.take() else { return };
         let unseen_ms = t_ms.saturating_sub(since_ms.max(self.quiet_since_ms));
         self.quiet_since_ms = self.quiet_since_ms.saturating_add(unseen_ms);
+        // Nobody could have seen whether they stayed inside.
+        if let Presence::Leaving { since_ms: opened_ms } = &mut self.presence {
+            *opened_ms = opened_ms.saturating_add(t_ms.saturating_sub(since_ms.max(*opened_ms)));
+        }
         self.schedule(terms);
     }
 

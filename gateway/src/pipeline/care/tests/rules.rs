@@ -1,8 +1,10 @@
 //! One thing at a time.
 
+use super::super::life::{Life, Terms};
 use super::super::problems;
 use super::*;
 use crate::model::check::Weight;
+use crate::pipeline::table::Row as _;
 
 #[test]
 fn no_sign_of_life_for_a_day_raises_and_any_sign_ends_it() {
@@ -162,6 +164,29 @@ fn who_leaves_by_the_door_is_not_missed_and_is_back_at_any_sign() {
     // Back: the same door, and then nothing.
     site.wait(24 * HOUR);
     assert_eq!(site.said(), [(53 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
+fn time_that_no_sensor_could_see_is_no_sign_of_having_left() {
+    let terms = Terms {
+        window_ms: DAY,
+        answer_ms: None,
+        quiet_ms: Some(2 * HOUR),
+        presumed_max_ms: DAY,
+        said_max_ms: 30 * DAY,
+    };
+    let mut life = Life::begin(0);
+    life.sign(10 * HOUR, true, &terms);
+    // The motion sensor was silent already when the door was opened, and comes back five hours later.
+    life.blind(9 * HOUR, &terms);
+    assert_eq!(life.due_ms(), None);
+    life.sighted(15 * HOUR, &terms);
+    assert_eq!(life.due_ms(), Some(17 * HOUR));
+    // Silent half an hour after the opening: that half hour counts.
+    life.sign(20 * HOUR, true, &terms);
+    life.blind(20 * HOUR + 30 * MINUTE, &terms);
+    life.sighted(26 * HOUR, &terms);
+    assert_eq!(life.due_ms(), Some(27 * HOUR + 30 * MINUTE));
 }
 
 #[test]
