@@ -26,6 +26,7 @@ use crate::model::ids::{BusName, UplinkName};
 use crate::model::journal::{Durability, Journal as _, JournalError};
 use crate::model::roll::Roll;
 use crate::north::config::UplinkConfig;
+use crate::north::contract::Private;
 use crate::north::link::{self, Link};
 use crate::pipeline::Pipeline;
 use crate::rt::board::Board;
@@ -359,12 +360,14 @@ fn spawn_uplink(
     shared: &Shared,
     (store, perform): (&Store, &Arc<dyn Perform>),
 ) {
+    let care = care_of(loaded);
+    let private = Private { devices: care.private_devices(), away: care.away_events() };
     let link = Arc::new(Link::new(link::Parts {
         uplink: name.clone(),
         gateway: loaded.settings.gateway.name.clone(),
         compound: loaded.settings.gateway.compound.clone(),
         config: config.clone(),
-        private: Arc::new(care_of(loaded).private_devices()),
+        private: Arc::new(private),
         store: store.clone(),
         clock: Arc::clone(&shared.clock),
         metrics: Arc::clone(&shared.metrics),

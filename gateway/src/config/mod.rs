@@ -247,7 +247,8 @@ fn examine(mut texts: read::Texts, base_dir: &Path, files: bool) -> Result<Loade
     let (mut problems, claims) = whole::told(view, &parts, &partial);
     problems.extend(whole::lacking(&partial, &known.profiles));
     problems.extend(whole::fields(&parts, &partial, &known.profiles));
-    problems.extend(people::problems((&parts, &partial), &view.names("devices"), &known.profiles));
+    let names = view.names("devices");
+    problems.extend(people::problems((&parts, &partial), &names, &known.profiles, &read.rules));
     notes.extend(assemble::placed(problems, &root, &view.start()));
     notes.extend(whole::claims(view, claims));
     notes.extend(whole::warnings(view, &parts));

@@ -6,9 +6,17 @@ use super::assemble::Parts;
 use super::{NotifierTable, directory};
 use crate::model::check::Problem;
 use crate::model::ids::{DeviceId, ProfileName};
+use crate::model::record::Severity;
 use crate::north::notify::CURSOR_PREFIX;
 use crate::pipeline::care;
+use crate::pipeline::rule::Rules;
 use crate::south::profile::Profile;
+
+/// How grave a profile's event is at most.
+fn severity(profile: &Profile, event: &str) -> Option<Severity> {
+    let rules = profile.events.iter().filter(|(rule, made)| made.name(rule) == event);
+    rules.filter_map(|(_, made)| made.severity).max()
+}
 
 /// What sound households, notifiers and the box itself find wrong. `devices` are the names of all devices, also of those
 /// with a mistake, which is told elsewhere.
@@ -16,12 +24,16 @@ pub(super) fn problems(
     (parts, partial): (&Parts, &Parts),
     devices: &BTreeSet<&str>,
     profiles: &BTreeMap<ProfileName, Profile>,
+    rules: &Rules,
 ) -> Vec<Problem> {
     let known = directory::directory(&partial.devices, &partial.clients, &partial.buses, profiles);
     let exists = |id: &DeviceId| devices.contains(id.as_str());
+    let severity =
+        |id: &DeviceId, event: &str| severity(profiles.get(&known.devices.get(id)?.profile)?, event);
+    let around = care::Around { directory: &known, exists: &exists, severity: &severity, rules };
     let mut out = Vec::new();
     for (name, household) in &parts.care {
-        out.extend(care::problems(name, household, &known, &exists));
+        out.extend(care::problems(name, household, around));
     }
     for (name, NotifierTable::Webhook(webhook)) in &parts.notifiers {
         out.extend(webhook.problems(name));

@@ -49,6 +49,25 @@ fn mistakes_of_a_household_have_their_places() {
 }
 
 #[test]
+fn leaving_is_not_said_by_what_platforms_are_told() {
+    let key =
+        "\n[devices.key-302]\nprofile = \"z2m-button-action\"\nclient = \"z2m\"\naddress = \"key-302\"\n";
+    let away = "away = { leave = { device = \"key-302\", event = \"button.pressed\" } }\n";
+    let report = with(&format!("{CARE}{away}{key}"));
+    let told = report.text();
+    for expected in [
+        "\"button.pressed\" of key-302 is critical",
+        "the rule \"emergency-button\" watches \"button.pressed\" of key-302",
+        "the rule \"several-emergencies\" watches",
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    let door = "away = { back = { device = \"door-302\", event = \"contact.closed\" } }\n";
+    let report = with(&format!("{CARE}{door}"));
+    assert!(report.clean(), "{}", report.text());
+}
+
+#[test]
 fn notifiers_are_judged() {
     let webhook = |keys: &str| with(&format!("\n[notifiers.guards.webhook]\nkind = \"wecom\"\n{keys}\n"));
     assert!(webhook("url_file = \"f\"").clean());

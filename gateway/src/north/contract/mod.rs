@@ -37,7 +37,7 @@ pub use status::{
     StateData, StateReason, command_result, snapshot_pages, state_message, will_message,
 };
 pub use topics::Topics;
-pub use view::{View, ViewError};
+pub use view::{Private, View, ViewError};
 
 /// The contract's version as `up/state` tells it: the major number stands in the topics, the minor one grows when
 /// fields or messages are added.

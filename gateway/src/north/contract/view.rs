@@ -45,6 +45,15 @@ pub enum ViewError {
     KeyLength { path: PathBuf, bytes: u64 },
 }
 
+/// What is known of households under care, and stays in the box.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Private {
+    /// Their sensors, whose everyday talk goes only to uplinks that may know it.
+    pub devices: BTreeSet<DeviceId>,
+    /// Events by which somebody says that they are leaving or back: they go to nobody, however grave.
+    pub away: BTreeMap<DeviceId, BTreeSet<String>>,
+}
+
 /// What this uplink may see.
 #[derive(Clone)]
 pub struct View {
@@ -54,8 +63,9 @@ pub struct View {
     buildings: Option<BTreeSet<String>>,
     hide: BTreeSet<PlaceField>,
     pseudonyms: Option<Hmac<Sha256>>,
-    /// Devices whose everyday talk stays in the box: sensors of households under care.
-    private: Arc<BTreeSet<DeviceId>>,
+    private: Arc<Private>,
+    /// Whether it may know the everyday talk of households under care.
+    care_signals: bool,
 }
 
 impl fmt::Debug for View {
@@ -68,7 +78,8 @@ impl fmt::Debug for View {
             .field("buildings", &self.buildings)
             .field("hide", &self.hide)
             .field("pseudonyms", &self.pseudonyms.is_some())
-            .field("private", &self.private.len())
+            .field("private", &self.private.devices.len())
+            .field("care_signals", &self.care_signals)
             .finish()
     }
 }
@@ -88,6 +99,7 @@ impl View {
             hide: BTreeSet::new(),
             pseudonyms: None,
             private: Arc::default(),
+            care_signals: false,
         }
     }
 
@@ -123,25 +135,29 @@ impl View {
             // HMAC takes keys of any length, so that this is never none for a given key.
             pseudonyms: key.and_then(|key| Hmac::<Sha256>::new_from_slice(key).ok()),
             private: Arc::default(),
+            care_signals: filter.care_signals,
         }
     }
 
-    /// The same without the everyday talk of these devices.
+    /// The same without what is seen in these households, as far as the filter does not ask for it.
     #[must_use]
-    pub fn keeping_private(mut self, devices: Arc<BTreeSet<DeviceId>>) -> Self {
-        self.private = devices;
+    pub fn keeping_private(mut self, private: Arc<Private>) -> Self {
+        self.private = private;
         self
     }
 
-    /// Whether it stays in the box: values of sensors of care, their events that call for nobody, and questions to their
-    /// households. Alarms, and what is grave, go like those of any other device.
+    /// Whether it stays in the box: that somebody is away or back, values of sensors of care, their events that call for
+    /// nobody, and questions to their households. Alarms, and what is grave, go like those of any other device.
     fn is_private(&self, body: &Body) -> bool {
-        let of_care = |device: &DeviceRef| self.private.contains(&device.id) && !device.is_gateway();
+        let Private { devices, away } = &*self.private;
+        let kept = !self.care_signals;
+        let of_care = |device: &DeviceRef| kept && devices.contains(&device.id) && !device.is_gateway();
         match body {
             Body::Telemetry(telemetry) => of_care(&telemetry.device),
             Body::Event(event) => {
+                let presence = away.get(&event.device.id).is_some_and(|names| names.contains(&event.name));
                 let everyday = event.severity.is_none() && of_care(&event.device);
-                everyday || (!self.private.is_empty() && is_question_of_care(event))
+                presence || everyday || (kept && !devices.is_empty() && is_question_of_care(event))
             }
             Body::Alarm(_) | Body::Gap(_) => false,
         }

@@ -18,7 +18,6 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,14 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::model::command::Perform;
-use crate::model::ids::{DeviceId, GatewayName, UplinkName};
+use crate::model::ids::{GatewayName, UplinkName};
 use crate::model::journal::JournalError;
 use crate::model::record::Class;
 use crate::model::roll::Roll;
 use crate::model::stamp::Stamp;
 use crate::north::commands::Authority;
 use crate::north::config::UplinkConfig;
-use crate::north::contract::{Topics, View, ViewError};
+use crate::north::contract::{Private, Topics, View, ViewError};
 use crate::north::engine::{Engine, Settings};
 use crate::rt::board::{Board, UplinkStatus};
 use crate::rt::clock::SharedClock;
@@ -62,8 +61,8 @@ pub struct Parts {
     /// The compound (小区), as platforms know it.
     pub compound: String,
     pub config: UplinkConfig,
-    /// Devices whose everyday talk stays in the box.
-    pub private: Arc<BTreeSet<DeviceId>>,
+    /// What is known of households under care.
+    pub private: Arc<Private>,
     pub store: Store,
     pub clock: SharedClock,
     pub metrics: Arc<Metrics>,
@@ -164,9 +163,7 @@ impl Link {
     fn shell(&self) -> Result<Shell, LinkError> {
         let parts = &self.parts;
         let view = View::load(&parts.uplink, &parts.config.filter)?;
-        let private =
-            if parts.config.filter.care_signals { Arc::default() } else { Arc::clone(&parts.private) };
-        let view = view.keeping_private(private);
+        let view = view.keeping_private(Arc::clone(&parts.private));
         let wording = ContractWording {
             topics: Topics::new(&parts.config.root, &parts.gateway),
             compound: parts.compound.clone(),

@@ -1,25 +1,40 @@
 //! What is wrong with a household's section, given what its devices can tell.
 
+use std::fmt;
+
 use crate::model::check::Problem;
 use crate::model::ids::{CareName, DeviceId, PointName};
-use crate::model::record::Category;
+use crate::model::record::{Category, Severity};
 
 use super::super::action::spec::{ActionSpec, Cause, Proof};
 use super::super::directory::{Directory, Entry};
+use super::super::rule::Rules;
 use super::config::{Household, Leak, Said, Sign};
 
 /// The half hours of the leak rule need a reading each.
 const LEAK_HEARTBEAT_S_MAX: u32 = 1_800;
 
-/// Mistakes beyond types; paths start at `care.NAME`. A device that `exists` and is not in the directory is judged
-/// elsewhere.
-pub fn problems(
-    name: &CareName,
-    household: &Household,
-    directory: &Directory,
-    exists: &dyn Fn(&DeviceId) -> bool,
-) -> Vec<Problem> {
-    let mut judge = Judge { name: name.as_str(), directory, exists, out: Vec::new() };
+/// What a section is judged by.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    pub directory: &'a Directory,
+    /// Whether there is a device of this name. One that is not in the directory all the same is judged elsewhere.
+    pub exists: &'a dyn Fn(&DeviceId) -> bool,
+    /// How grave an event of a device is, by its profile.
+    pub severity: &'a dyn Fn(&DeviceId, &str) -> Option<Severity>,
+    /// The rules that are at work.
+    pub rules: &'a Rules,
+}
+
+impl fmt::Debug for Around<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Around").field("directory", self.directory).finish_non_exhaustive()
+    }
+}
+
+/// Mistakes beyond types; paths start at `care.NAME`.
+pub fn problems(name: &CareName, household: &Household, around: Around<'_>) -> Vec<Problem> {
+    let mut judge = Judge { name: name.as_str(), around, out: Vec::new() };
     judge.consent(household);
     if household.signals.is_empty() {
         let hint =
@@ -49,8 +64,7 @@ pub fn problems(
 
 struct Judge<'a> {
     name: &'a str,
-    directory: &'a Directory,
-    exists: &'a dyn Fn(&DeviceId) -> bool,
+    around: Around<'a>,
     out: Vec<Problem>,
 }
 
@@ -83,8 +97,8 @@ impl<'a> Judge<'a> {
 
     /// The device, where it is known.
     fn known(&mut self, below: &[&str], device: &DeviceId) -> Option<&'a Entry> {
-        let entry = self.directory.devices.get(device);
-        if entry.is_none() && !(self.exists)(device) {
+        let entry = self.around.directory.devices.get(device);
+        if entry.is_none() && !(self.around.exists)(device) {
             let message = format!("there is no device \"{device}\"");
             self.error(&[below, &["device"]].concat(), message, "add it under [devices.NAME]");
         }
@@ -97,7 +111,7 @@ impl<'a> Judge<'a> {
         for (key, specs) in [("ask", &household.ask), ("do", &household.actions)] {
             for (number, spec) in specs.iter().enumerate() {
                 let number = number.to_string();
-                for problem in spec.problems(cause, self.directory) {
+                for problem in spec.problems(cause, self.around.directory) {
                     let path = ["care", self.name, key, &number].map(str::to_owned);
                     let path = path.into_iter().chain(problem.path.iter().cloned()).collect();
                     self.out.push(Problem { path, ..problem });
@@ -115,7 +129,7 @@ impl<'a> Judge<'a> {
             self.error(&["ask", number], message, "write `speak` or `publish`; the rest belongs under `do`");
         }
         let sensors = household.sensors();
-        let echo = spec.candidates(self.directory).map(|(id, _)| id).find(|id| sensors.contains(id));
+        let echo = spec.candidates(self.around.directory).map(|(id, _)| id).find(|id| sensors.contains(id));
         if let Some(id) = echo {
             let message = format!("{id} would answer the question by itself: it is also a signal");
             self.error(&["ask", number, "on"], message, "ask by another device than those of `signals`");
@@ -212,6 +226,26 @@ impl<'a> Judge<'a> {
         if !facts.events.contains(&said.event) {
             let known = facts.events.iter().map(String::as_str);
             self.unknown(&["away", key, "event"], "event", &said.event, known);
+        }
+        self.betrays(&["away", key, "event"], said);
+    }
+
+    /// That nobody is at home is told to nobody: a grave event, or an alarm that it raises, would tell platforms.
+    fn betrays(&mut self, path: &[&str], Said { device, event }: &Said) {
+        let hint =
+            "take an event without a severity that no rule watches; docs/care.md shows a profile for it";
+        if let Some(severity) = (self.around.severity)(device, event) {
+            let message = format!(
+                "\"{event}\" of {device} is {}, so that platforms are told of it, and that nobody is at home",
+                format!("{severity:?}").to_lowercase()
+            );
+            self.error(path, message, hint);
+        }
+        for rule in self.around.rules.watching(device, event) {
+            let message = format!(
+                "the rule \"{rule}\" watches \"{event}\" of {device}: its alarms would tell that nobody is at home"
+            );
+            self.error(path, message, hint);
         }
     }
 }

@@ -270,4 +270,15 @@ impl CareConfig {
     pub fn private_devices(&self) -> BTreeSet<DeviceId> {
         self.households.values().flat_map(Household::devices).cloned().collect()
     }
+
+    /// Events by which somebody says that they are leaving or back: nobody else is told.
+    pub fn away_events(&self) -> BTreeMap<DeviceId, BTreeSet<String>> {
+        let mut events: BTreeMap<DeviceId, BTreeSet<String>> = BTreeMap::new();
+        for away in self.households.values().map(|household| &household.away) {
+            for said in [&away.leave, &away.back].into_iter().flatten() {
+                events.entry(said.device.clone()).or_default().insert(said.event.clone());
+            }
+        }
+        events
+    }
 }

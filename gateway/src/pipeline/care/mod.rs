@@ -15,6 +15,6 @@ mod tests;
 mod watch;
 mod words;
 
-pub use check::problems;
+pub use check::{Around, problems};
 pub use config::{Away, CareConfig, Codes, Consent, Household, Leak, Night, SIGNALS_MAX, Said, Sign};
 pub(super) use watch::{Ask, Care};

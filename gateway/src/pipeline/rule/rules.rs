@@ -190,6 +190,14 @@ impl Rules {
         answer
     }
 
+    /// The rules that an event of this device begins or ends.
+    pub fn watching(&self, device: &DeviceId, event: &str) -> BTreeSet<&RuleName> {
+        let Some(watched) = self.devices.get(device) else { return BTreeSet::new() };
+        let begins = watched.begins.get(event).into_iter().flatten().map(|(index, _lasts)| index);
+        let ends = watched.ends.get(event).into_iter().flatten();
+        begins.chain(ends).filter_map(|index| Some(&self.get(*index)?.config.name)).collect()
+    }
+
     pub(super) fn at(&self, device: &DeviceId) -> Option<&Watched> {
         self.devices.get(device)
     }

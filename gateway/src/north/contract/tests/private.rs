@@ -1,5 +1,6 @@
 //! What is seen in households under care, and stays in the box; what goes to one platform alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::*;
@@ -23,7 +24,8 @@ fn the_everyday_talk_of_sensors_of_care_stays_in_the_box() {
     };
     let device = record(None).body.device().unwrap().id.clone();
     let open = View::with_key(&f::uplink(), &Filter::default(), None);
-    let shut = open.clone().keeping_private(Arc::new([device].into()));
+    let private = Private { devices: [device.clone()].into(), away: BTreeMap::new() };
+    let shut = open.clone().keeping_private(Arc::new(private));
     let everyday = record(None);
     assert!(open.sees(&everyday) && !shut.sees(&everyday));
     assert!(shut.sees(&record(Some(Severity::Critical))), "a call for help leaves");
@@ -82,5 +84,24 @@ fn a_platform_gets_its_own_trail_whatever_else_it_may_see_and_no_other_platforms
                 assert_eq!(view.sees_body(&draft.body), sees, "{filter}: {entry:?}");
             }
         }
+    }
+}
+
+#[test]
+fn that_somebody_is_away_leaves_to_nobody() {
+    let (leaving, other) = (f::event(1, 0), f::event(2, 0));
+    let Body::Event(event) = &leaving.body else { panic!("{leaving:?}") };
+    assert!(event.severity.is_some(), "the gravest case");
+    let away = [(event.device.id.clone(), [event.name.clone()].into())].into();
+    let private = Arc::new(Private { devices: [event.device.id.clone()].into(), away });
+    for care_signals in [false, true] {
+        let filter = Filter { care_signals, ..Filter::default() };
+        let view = View::with_key(&f::uplink(), &filter, None).keeping_private(Arc::clone(&private));
+        assert!(!view.sees(&leaving), "care_signals = {care_signals}");
+        let mut other = other.clone();
+        if let Body::Event(event) = &mut other.body {
+            (event.name, event.severity) = ("contact.opened".to_owned(), None);
+        }
+        assert_eq!(view.sees(&other), care_signals);
     }
 }

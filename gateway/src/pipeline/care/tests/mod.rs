@@ -36,7 +36,7 @@ const HOUSEHOLD: &str = r#"
     ]
     leak = { device = "meter", point = "volume" }
     night = { from = "23:00", to = "05:00", openings = 3 }
-    away = { leave = { device = "key", event = "button.pressed" } }
+    away = { leave = { device = "tag", event = "home.left" } }
 "#;
 
 pub(super) fn household(more: &str) -> Household {
@@ -65,6 +65,7 @@ pub(super) fn directory() -> Directory {
         ("door", entry("contact", Some(3_600), &[], &["contact.opened", "contact.closed"])),
         ("motion", entry("motion", Some(3_600), &[("occupancy", PointType::Bool)], &[])),
         ("key", entry("button", None, &[], &["button.pressed"])),
+        ("tag", entry("switch", None, &[], &["home.left", "home.returned"])),
     ]);
     let devices = devices.into_iter().map(|(id, entry)| (DeviceId::new(id).unwrap(), entry)).collect();
     Directory { devices }

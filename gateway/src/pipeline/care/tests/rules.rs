@@ -1,9 +1,11 @@
 //! One thing at a time.
 
 use super::super::life::{Life, Terms};
-use super::super::problems;
+use super::super::{Around, problems};
 use super::*;
 use crate::model::check::Weight;
+use crate::model::record::Severity;
+use crate::pipeline::rule::{Catalogue, Rules};
 use crate::pipeline::table::Row as _;
 
 #[test]
@@ -139,7 +141,7 @@ fn a_bus_that_came_back_with_a_restart_hides_nothing_more() {
     site.wait(HOUR);
     site.bus("bus.offline");
     // What was on its way proves nothing.
-    site.event("key", "device.seen");
+    site.event("tag", "device.seen");
     for id in ["meter", "door", "motion"] {
         site.mute(id);
     }
@@ -202,7 +204,7 @@ fn a_conclusion_from_the_door_does_not_last() {
 fn who_says_that_they_leave_may_pass_the_door() {
     let mut site = Site::new(household(""));
     site.wait(HOUR);
-    site.event("key", "button.pressed");
+    site.event("tag", "home.left");
     site.wait(5 * MINUTE);
     site.event("door", "contact.opened");
     site.wait(7 * DAY);
@@ -329,14 +331,19 @@ fn what_never_happened_begins_again() {
 fn nothing_private_stands_in_what_leaves() {
     let site = Site::new(household(""));
     let private: Vec<String> = site.config.private_devices().iter().map(ToString::to_string).collect();
-    assert_eq!(private, ["door", "key", "meter", "motion"]);
+    assert_eq!(private, ["door", "meter", "motion", "tag"]);
 }
 
 fn found(household: &Household) -> Vec<String> {
     let directory = directory();
     let exists = |id: &DeviceId| directory.devices.contains_key(id);
     let name = CareName::new("b3-302").unwrap();
-    let found = problems(&name, household, &directory, &exists);
+    let severity = |id: &DeviceId, event: &str| {
+        (id.as_str() == "key").then_some(Severity::Critical).filter(|_| event.contains("pressed"))
+    };
+    let (rules, _) = Rules::compile(&[], &[], &directory, &Catalogue::default());
+    let around = Around { directory: &directory, exists: &exists, severity: &severity, rules: &rules };
+    let found = problems(&name, household, around);
     found
         .into_iter()
         .map(|problem| {
@@ -366,7 +373,7 @@ fn every_mistake_of_a_section_is_found() {
             { unlock = { pulse_ms = 3000 }, on = { devices = ["door"] } },
             { publish = { topic = "{base}/x", payload = "1" }, on = { devices = ["meter"] } },
         ]
-        away = { leave = { device = "key", event = "button.held" } }
+        away = { leave = { device = "key", event = "button.held" }, back = { device = "key", event = "button.pressed" } }
     "#,
     )
     .unwrap();
@@ -385,6 +392,7 @@ fn every_mistake_of_a_section_is_found() {
         "care.b3-302.leak.device: door does not report in every half hour",
         "care.b3-302.night: nothing says which door",
         "care.b3-302.away.leave.event: the device has no event",
+        "care.b3-302.away.back.event: \"button.pressed\" of key is critical",
         "care.b3-302.ask.0.on.devices: ",
         "care.b3-302.ask.0: a question is spoken or published",
         "care.b3-302.ask.1.on: meter would answer the question by itself",
