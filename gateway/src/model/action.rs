@@ -26,15 +26,15 @@ const BEGUN: &str = "begun";
 /// How the ids of questions end that care asks at a household's own speaker: they are no alarms, and stay in the box.
 pub const ASKED_BY_CARE: &str = "-care-ask";
 
+/// Whether this is the id of such a question, or of an action that asks it. It names the household.
+pub fn is_id_of_question(id: &str) -> bool {
+    let alarm = id.rsplit_once('.').map_or(id, |(alarm, _number)| alarm);
+    alarm.ends_with(ASKED_BY_CARE)
+}
+
 /// Whether an event tells of such a question: that it was asked, what became of it, or why it was not.
 pub fn is_question_of_care(event: &Event) -> bool {
-    let named = |key: &str| match event.params.get(key) {
-        Some(Value::Text(id)) => {
-            let alarm = id.rsplit_once('.').map_or(&**id, |(alarm, _number)| alarm);
-            alarm.ends_with(ASKED_BY_CARE)
-        }
-        _ => false,
-    };
+    let named = |key: &str| matches!(event.params.get(key), Some(Value::Text(id)) if is_id_of_question(id));
     event.device.is_gateway() && event.name.starts_with("action.") && (named("action") || named("alarm"))
 }
 

@@ -23,7 +23,7 @@ use super::signal::{Clear, Raise, Signal};
 use super::table::{Row, Rows, Table};
 use super::time::Time;
 use super::{Now, Out, Part};
-use crate::model::action::{Action, Deed, Progress, Report};
+use crate::model::action::{Action, Deed, Progress, Report, is_id_of_question};
 use crate::model::alarm::Alarm;
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::limits::{ACTIONS_AT_ONCE_MAX, ACTIONS_PENDING_MAX};
@@ -266,12 +266,15 @@ impl Actions {
         };
         let text = |text: &str| Value::Text(text.into());
         let mut params = BTreeMap::from([
-            ("action".to_owned(), text(&action.id)),
             ("do".to_owned(), text(action.deed.as_str())),
             ("progress".to_owned(), text(report.progress.as_str())),
             ("detail".to_owned(), text(&report.detail)),
         ]);
-        params.extend(action.alarm.as_ref().map(|alarm| ("alarm".to_owned(), text(alarm))));
+        // The alarm goes to platforms; which household was asked does not.
+        if !is_id_of_question(&action.id) {
+            params.insert("action".to_owned(), text(&action.id));
+            params.extend(action.alarm.as_ref().map(|alarm| ("alarm".to_owned(), text(alarm))));
+        }
         let grave = action.severity >= Some(Severity::Major);
         let condition = Event {
             device,

@@ -149,3 +149,19 @@ fn the_question_is_spoken_and_the_alarm_stands_in_the_roll() {
     let open = writer.roll.get(&listed.alarm.alarm).unwrap();
     assert_eq!(open.alarm.state, AlarmState::ReturnedUnacknowledged);
 }
+
+#[test]
+fn a_question_that_nobody_heard_names_no_household() {
+    let mut writer = Writer::new();
+    writer.meter(100.0);
+    writer.wait(24 * HOUR + 40 * MINUTE);
+    assert_eq!(writer.named("action.requested").len(), 1);
+    // Nothing carries it out here, so that nobody tells how it ended.
+    let open = writer.roll.open();
+    let failed = open.iter().find(|listed| listed.alarm.rule.as_ref().unwrap().as_str() == "action-failed");
+    let alarm = &failed.expect("the speaker's alarm").alarm;
+    let params: Vec<&str> = alarm.raised.params.keys().map(String::as_str).collect();
+    assert_eq!(params, ["detail", "do", "progress"]);
+    let whole = serde_json::to_string(alarm).unwrap();
+    assert!(!whole.contains("b3-302") && !whole.contains("care-ask"), "{whole}");
+}
