@@ -28,8 +28,9 @@ pub const PSEUDONYM_KEY_BYTES_MIN: usize = 16;
 /// Longest one, so that a wrong path does not read a disk.
 pub const PSEUDONYM_KEY_BYTES_MAX: u64 = 4_096;
 
-/// Parameters of events that name a household or a person's card.
-const PERSONAL_PARAMS: [&str; 2] = ["card", "household"];
+/// Parameters of events that name a household or a person's card. `care` is the name of a household's section, mostly its
+/// number.
+const PERSONAL_PARAMS: [&str; 3] = ["card", "care", "household"];
 
 /// Source of the changes that a rule makes: nobody's words.
 const RULE_SOURCE: &str = "rule";
@@ -236,7 +237,8 @@ impl View {
         let mut params = params.clone();
         for name in PERSONAL_PARAMS {
             let Some(value) = params.get_mut(name) else { continue };
-            if name == "household" && self.hide.contains(&PlaceField::Household) {
+            let household = name != "card";
+            if household && self.hide.contains(&PlaceField::Household) {
                 params.remove(name);
                 continue;
             }
@@ -249,9 +251,10 @@ impl View {
                 Value::Float(number) => number.to_string(),
                 Value::Bool(flag) => flag.to_string(),
             };
-            let hidden = match name {
-                "household" => self.household(&plain, place, compound),
-                _ => self.pseudonym(&[name, &plain]).unwrap_or_default(),
+            let hidden = if household {
+                self.household(&plain, place, compound)
+            } else {
+                self.pseudonym(&[name, &plain]).unwrap_or_default()
             };
             *value = Value::Text(hidden.into());
         }

@@ -32,10 +32,10 @@ pub(super) struct Flow {
 impl Row for Flow {}
 
 /// Why it is too much.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Excess {
     EveryHalfHour,
-    Day { volume: f64 },
+    Day,
 }
 
 impl Flow {
@@ -62,7 +62,7 @@ impl Flow {
         }
         let volume: f64 = self.volumes.iter().map(|(_, volume)| volume).sum();
         if volume > leak.day_max {
-            return Some(Excess::Day { volume });
+            return Some(Excess::Day);
         }
         (leak.every_half_hour && self.streak >= SLOTS).then_some(Excess::EveryHalfHour)
     }

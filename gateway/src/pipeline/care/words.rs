@@ -93,36 +93,34 @@ pub(super) fn raise_inactivity(now: &Now, household: &Household, known: Known<'_
 }
 
 pub(super) fn leak(now: &Now, household: &Household, known: Known<'_>, excess: Excess) -> Signal {
-    let (kind, params, text) = match excess {
+    let (kind, text) = match excess {
         Excess::EveryHalfHour => (
             "every_half_hour",
-            Vec::new(),
             Text {
                 zh: "关爱住户 24 小时用水不断，可能漏水或忘关水".to_owned(),
                 en: "water has flowed in every half hour of a day in a household under care".to_owned(),
             },
         ),
-        Excess::Day { volume } => (
+        Excess::Day => (
             "day_volume",
-            vec![("volume", Value::Float((volume * 1_000.0).round() / 1_000.0))],
             Text {
-                zh: format!("关爱住户 24 小时用水 {volume:.2} 立方米，可能漏水"),
-                en: format!("{volume:.2} m³ of water in 24 hours in a household under care"),
+                zh: "关爱住户 24 小时用水过多，可能漏水".to_owned(),
+                en: "too much water in 24 hours in a household under care".to_owned(),
             },
         ),
     };
-    let params = params.into_iter().chain([("leak", Value::Text(kind.into()))]).collect();
+    let params = vec![("leak", Value::Text(kind.into()))];
     let condition = event(household, known, ("care.leak", Some(Severity::Minor)), params, text);
     Signal::Raise(Box::new(raise(now, (LEAK, known.0.as_str()), condition)))
 }
 
-pub(super) fn night(now: &Now, household: &Household, known: Known<'_>, openings: u16) -> Signal {
+pub(super) fn night(now: &Now, household: &Household, known: Known<'_>) -> Signal {
     let text = Text {
         zh: "关爱住户夜间多次开门，请关注".to_owned(),
         en: "the door of a household under care was opened again and again at night".to_owned(),
     };
-    let params = vec![("openings", Value::Int(i64::from(openings)))];
-    let condition = event(household, known, ("care.restless_night", Some(Severity::Minor)), params, text);
+    let named = ("care.restless_night", Some(Severity::Minor));
+    let condition = event(household, known, named, Vec::new(), text);
     let mut raise = raise(now, (NIGHT, known.0.as_str()), condition);
     (raise.lasts, raise.cooldown_ms) = (false, NIGHT_COOLDOWN_MS);
     Signal::Raise(Box::new(raise))

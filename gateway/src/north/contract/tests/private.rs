@@ -11,7 +11,7 @@ use crate::model::command::{Actor, Origin};
 use crate::model::ids::UplinkName;
 use crate::model::place::Place;
 use crate::model::record::*;
-use crate::north::config::Filter;
+use crate::north::config::{Filter, PlaceField};
 
 #[test]
 fn the_everyday_talk_of_sensors_of_care_stays_in_the_box() {
@@ -104,4 +104,17 @@ fn that_somebody_is_away_leaves_to_nobody() {
         }
         assert_eq!(view.sees(&other), care_signals);
     }
+}
+
+#[test]
+fn the_section_of_a_household_is_hidden_like_its_number() {
+    let record = f::event(1, 0);
+    let Body::Event(event) = &record.body else { panic!("{record:?}") };
+    let named: BTreeMap<String, Value> = [("care".to_owned(), Value::Text("b3-302".into()))].into();
+    let seen = |view: &View| view.params(&named, &event.place, "c").get("care").cloned();
+    let view = |filter: &Filter| View::with_key(&f::uplink(), filter, None);
+    assert_eq!(seen(&view(&Filter::default())), Some(Value::Text("b3-302".into())));
+    assert_eq!(seen(&view(&Filter { hide: vec![PlaceField::Household], ..Filter::default() })), None);
+    let Some(Value::Text(pseudonym)) = seen(&f::pseudonymous()) else { panic!("no text") };
+    assert!(pseudonym.starts_with("p-") && !pseudonym.contains("302"), "{pseudonym}");
 }

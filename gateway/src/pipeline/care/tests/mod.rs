@@ -88,6 +88,8 @@ pub(super) struct Site {
     beats: BTreeMap<&'static str, u64>,
     pub(super) meter: f64,
     pub(super) drafts: Vec<Draft>,
+    /// What alarms and records tell whoever may see the category.
+    pub(super) leaving: Vec<Event>,
     boots: u32,
 }
 
@@ -110,6 +112,7 @@ impl Site {
             beats,
             meter: 100.0,
             drafts: Vec::new(),
+            leaving: Vec::new(),
             boots: 0,
         };
         site.beat();
@@ -140,6 +143,14 @@ impl Site {
         let minute = self.real_ms / MINUTE;
         self.told.extend(asks.iter().map(|ask| (minute, format!("ask {}", ask.household))));
         self.told.extend(signals.iter().map(|signal| (minute, words(signal))));
+        self.leaving.extend(signals.iter().filter_map(|signal| match signal {
+            Signal::Raise(raise) => Some(raise.condition.clone()),
+            Signal::Clear(_) => None,
+        }));
+        self.leaving.extend(out.drafts.iter().filter_map(|draft| match &draft.body {
+            Body::Event(event) => Some(event.as_ref().clone()),
+            _ => None,
+        }));
         self.drafts.extend(out.drafts);
         let mut rows = Vec::new();
         self.care.unsaved(&mut rows);

@@ -328,10 +328,51 @@ fn what_never_happened_begins_again() {
 }
 
 #[test]
-fn nothing_private_stands_in_what_leaves() {
+fn whose_talk_is_private() {
     let site = Site::new(household(""));
     let private: Vec<String> = site.config.private_devices().iter().map(ToString::to_string).collect();
     assert_eq!(private, ["door", "meter", "motion", "tag"]);
+    let away = site.config.away_events();
+    assert_eq!(away[&DeviceId::new("tag").unwrap()], BTreeSet::from(["home.left".to_owned()]));
+    assert_eq!(away.len(), 1);
+}
+
+/// Everything that care has to tell, of somebody with these habits.
+fn leaving(volume: f64, openings: usize) -> Vec<Event> {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    for _ in 0..openings {
+        site.event("door", "contact.opened");
+    }
+    site.wait(HOUR);
+    site.value("motion", "occupancy", Value::Bool(true));
+    site.water(volume);
+    site.wait(26 * HOUR);
+    site.mute("motion");
+    site.wait(4 * HOUR);
+    let mut revoked = household("");
+    revoked.consent.as_mut().unwrap().revoked = Some("2026-03-02".to_owned());
+    site.reload_household(revoked);
+    site.wait(HOUR);
+    site.event("door", "device.seen");
+    site.leaving
+}
+
+#[test]
+fn nothing_private_stands_in_what_leaves() {
+    let few = leaving(2.5, 3);
+    assert_eq!(few, leaving(7.25, 9), "how much was seen shows in what leaves");
+    let keys = |event: &Event| event.params.keys().cloned().collect::<Vec<_>>().join(" ");
+    let told: BTreeMap<String, String> = few.iter().map(|event| (event.name.clone(), keys(event))).collect();
+    let expected = [
+        ("care.consent_given", "by care date"),
+        ("care.consent_revoked", "by care date revoked"),
+        ("care.leak", "care leak"),
+        ("care.no_activity", "care contact_id quiet_h sia window_h"),
+        ("care.restless_night", "care"),
+        ("care.sensor_offline", "silent_min"),
+    ];
+    assert_eq!(told, expected.map(|(name, keys)| (name.to_owned(), keys.to_owned())).into());
 }
 
 fn found(household: &Household) -> Vec<String> {

@@ -137,7 +137,7 @@ impl Care {
         opened.count = opened.count.saturating_add(1);
         if opened.count >= openings && !opened.told {
             opened.told = true;
-            signals.push(words::night(now, &watched.household, (name, &self.directory), opened.count));
+            signals.push(words::night(now, &watched.household, (name, &self.directory)));
         }
         self.nights.put(name.as_str(), opened);
     }
