@@ -311,11 +311,13 @@ impl Fold for Pipeline {
         let mut out = Out::default();
         let origin = (record.epoch, record.pos);
         let now = Now { t_ms: time.t_ms, at: record.at.clone() };
+        let mut signals = Vec::new();
         self.book.present(&now);
+        // Before any deadline: a household that took its consent back has none any more.
+        self.care.begin(&now, &mut signals, &mut out);
         if !is_own(record) {
             self.fire_due(&time, origin, &mut out);
         }
-        let mut signals = Vec::new();
         match &record.body {
             Body::Alarm(alarm) => self.list(record, alarm),
             Body::Event(_) | Body::Telemetry(_) => {
@@ -335,7 +337,7 @@ impl Fold for Pipeline {
                     }
                 } else {
                     self.book.supervise(&now, record, &mut signals);
-                    self.care.apply(&now, record, self.plan.utc_offset_min, &mut signals, &mut out);
+                    self.care.apply(&now, record, self.plan.utc_offset_min, &mut signals);
                     self.rules.apply(&now, record, self.plan.utc_offset_min, &mut signals);
                 }
             }

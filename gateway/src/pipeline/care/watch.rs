@@ -14,7 +14,7 @@ use super::super::action::spec::ActionSpec;
 use super::super::directory::Directory;
 use super::super::signal::Signal;
 use super::super::table::{Row, Rows, Table};
-use super::super::{Now, Out, Part};
+use super::super::{Now, Part};
 use super::config::{self, CareConfig, Household};
 use super::flow::Flow;
 use super::life::{Life, Step, Terms};
@@ -137,12 +137,7 @@ impl Care {
         record: &Record,
         utc_offset_min: i32,
         signals: &mut Vec<Signal>,
-        out: &mut Out,
     ) {
-        if !self.begun {
-            self.begin(now, signals, out);
-            self.begun = true;
-        }
         if self.watched.is_empty() {
             return;
         }
@@ -164,7 +159,7 @@ impl Care {
         }
     }
 
-    /// The deadline of a row has come.
+    /// The deadline of a row has come. Rows agree with the configuration: [`Care::begin`] goes before.
     pub(in crate::pipeline) fn fire(&mut self, now: &Now, key: &str, signals: &mut Vec<Signal>) -> Vec<Ask> {
         match key.split_once('/') {
             Some(("life", name)) => self.fire_life(now, name, signals),
@@ -197,10 +192,7 @@ impl Care {
 
     fn fire_life(&mut self, now: &Now, name: &str, signals: &mut Vec<Signal>) -> Vec<Ask> {
         let Some(mut life) = self.lives.get(name).cloned() else { return Vec::new() };
-        let Some((name, watched)) = self.watched.get_key_value(name) else {
-            self.lives.remove(name);
-            return Vec::new();
-        };
+        let Some((name, watched)) = self.watched.get_key_value(name) else { return Vec::new() };
         let quiet_ms = now.t_ms.saturating_sub(life.quiet_since_ms);
         let step = life.fire(now.t_ms, &watched.terms);
         self.lives.put(name.as_str(), life);

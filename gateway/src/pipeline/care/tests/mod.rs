@@ -82,7 +82,7 @@ pub(super) struct Site {
     at: Stamp,
     /// Milliseconds since the begin, whatever clocks say.
     pub(super) real_ms: u64,
-    rows: BTreeMap<String, String>,
+    pub(super) rows: BTreeMap<String, String>,
     pub(super) told: Vec<Told>,
     /// Sensors that speak by themselves, and when next.
     beats: BTreeMap<&'static str, u64>,
@@ -131,15 +131,17 @@ impl Site {
         let mut signals = Vec::new();
         let mut out = Out::default();
         let mut asks = Vec::new();
+        let present = Now { t_ms: time.t_ms, at: self.at.clone() };
+        self.care.begin(&present, &mut signals, &mut out);
         while let Some((due, key)) = self.care.next_due().filter(|(due, _)| *due <= time.t_ms) {
             let now = Now { t_ms: due.min(time.t_ms), at: time.stamp_of(due) };
             asks.extend(self.care.fire(&now, &key, &mut signals));
         }
-        let now = Now { t_ms: time.t_ms, at: self.at.clone() };
+        let now = present;
         let body = body.unwrap_or_else(|| event_of(DeviceRef::gateway(None), "pipeline.tick"));
         let record =
             Record { pos: 1, epoch: Epoch(1), class: Class::Event, seq: 1, at: self.at.clone(), test, body };
-        self.care.apply(&now, &record, 480, &mut signals, &mut out);
+        self.care.apply(&now, &record, 480, &mut signals);
         let minute = self.real_ms / MINUTE;
         self.told.extend(asks.iter().map(|ask| (minute, format!("ask {}", ask.household))));
         self.told.extend(signals.iter().map(|signal| (minute, words(signal))));
@@ -164,7 +166,7 @@ impl Site {
         assert!(!id.is_empty());
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.real_ms += ms;
         self.at.mono_ms += ms;
         self.at.wall_ms += i64::try_from(ms).unwrap();

@@ -300,6 +300,62 @@ fn consent_is_recorded_and_ends_everything_when_taken_back() {
 }
 
 #[test]
+fn consent_that_is_taken_back_leaves_nothing_but_its_record() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    for _ in 0..3 {
+        site.event("door", "contact.opened");
+    }
+    site.water(2.5);
+    site.wait(24 * HOUR - 2 * MINUTE);
+    site.bus("bus.offline");
+    let told = site.told.len();
+    let mut revoked = household("");
+    revoked.consent.as_mut().unwrap().revoked = Some("2026-03-02".to_owned());
+    // The deadline of the household has passed when the next record comes.
+    site.pass(10 * MINUTE);
+    site.reload_household(revoked);
+    site.wait(3 * HOUR);
+    assert_eq!(site.rows.keys().collect::<Vec<_>>(), ["care/consent/b3-302"]);
+    let ended: Vec<&str> = site.told.iter().skip(told).map(|(_, what)| what.as_str()).collect();
+    assert_eq!(ended, ["clear care-leak b3-302"]);
+}
+
+#[test]
+fn a_leak_rule_that_is_taken_out_ends_its_alarm() {
+    let mut site = Site::new(household(""));
+    site.wait(HOUR);
+    site.water(2.5);
+    let mut without = household("");
+    without.leak = None;
+    site.reload_household(without);
+    site.wait(30 * MINUTE);
+    assert_eq!(site.said(), [(60, "raise care-leak b3-302"), (70, "clear care-leak b3-302")]);
+}
+
+#[test]
+fn signals_in_another_order_are_no_sign_of_life() {
+    let with = |first: bool| {
+        let power = "{ device = \"meter\", point = \"volume\", changes_by = 50.0 },";
+        let meter = "{ device = \"meter\", point = \"volume\", grows_by = 0.01 },";
+        let signals = if first { [power, meter] } else { [meter, power] }.concat();
+        let consent = "consent = { date = \"2026-03-01\", by = \"self\" }";
+        toml::from_str::<Household>(&format!("{consent}\nsignals = [{signals}]\n")).unwrap()
+    };
+    let mut site = Site::new(with(false));
+    site.wait(HOUR);
+    // So much growth shows in the first alone.
+    for _ in 0..40 {
+        site.water(1.0);
+    }
+    site.reload_household(with(true));
+    site.wait(24 * HOUR - MINUTE);
+    assert_eq!(site.said(), []);
+    site.wait(2 * MINUTE);
+    assert_eq!(site.said(), [(25 * 60, "raise care-inactivity b3-302")]);
+}
+
+#[test]
 fn what_never_happened_begins_again() {
     let mut site = Site::new(household(""));
     let mut care = Care::new(site.config.clone(), Arc::new(directory()));
@@ -314,14 +370,16 @@ fn what_never_happened_begins_again() {
     };
     let now = Now { t_ms: 0, at: site.at.clone() };
     for _ in 0..2 {
-        care.apply(&now, &record, 480, &mut Vec::new(), &mut Out::default());
+        care.begin(&now, &mut Vec::new(), &mut Out::default());
+        care.apply(&now, &record, 480, &mut Vec::new());
         care.rollback();
         let mut rows = Vec::new();
         care.unsaved(&mut rows);
         assert!(rows.iter().all(|(_, value)| value.is_none()), "{rows:?}");
     }
     let mut out = Out::default();
-    care.apply(&now, &record, 480, &mut Vec::new(), &mut out);
+    care.begin(&now, &mut Vec::new(), &mut out);
+    care.apply(&now, &record, 480, &mut Vec::new());
     assert_eq!(out.drafts.len(), 1);
     assert!(care.next_due().is_some());
     site.wait(MINUTE);

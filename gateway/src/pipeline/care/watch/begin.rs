@@ -1,16 +1,25 @@
 //! How rows are made to agree with the configuration.
 
+use std::collections::BTreeSet;
+
 use super::super::life::{Life, Stage};
 use super::super::sensor::{Hearing, Pulse, Recorded, Sensor};
 use super::super::words;
 use super::{Care, ONE, PULSE_MS, owned};
 use crate::pipeline::signal::Signal;
+use crate::pipeline::table::{Row, Table};
 use crate::pipeline::{Now, Out};
 
 impl Care {
     /// Makes the rows agree with the configuration: who is new begins, who is gone or has taken consent back is forgotten.
-    pub(super) fn begin(&mut self, now: &Now, signals: &mut Vec<Signal>, out: &mut Out) {
+    /// Before any deadline of those rows.
+    pub(in crate::pipeline) fn begin(&mut self, now: &Now, signals: &mut Vec<Signal>, out: &mut Out) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
         self.record_consents(now, out);
+        self.forget(now, signals);
         for (name, life) in owned(&self.lives) {
             if let Some(watched) = self.watched.get(name.as_str()) {
                 let mut settled = life;
@@ -22,11 +31,6 @@ impl Care {
                 signals.push(words::clear(words::INACTIVITY, &name, now));
             }
             self.lives.remove(&name);
-            if self.flows.get(&name).is_some_and(|flow| flow.leaking) {
-                signals.push(words::clear(words::LEAK, &name, now));
-            }
-            self.flows.remove(&name);
-            self.nights.remove(&name);
         }
         for (id, sensor) in owned(&self.sensors) {
             if self.heartbeats.contains_key(id.as_str()) {
@@ -63,6 +67,28 @@ impl Care {
         }
     }
 
+    /// What was remembered of signs, water, nights and buses that nobody asks for any more.
+    fn forget(&mut self, now: &Now, signals: &mut Vec<Signal>) {
+        let households = || self.watched.iter().map(|(name, watched)| (name, &watched.household));
+        let signs = households().flat_map(|(name, of)| of.signals.iter().filter_map(|sign| sign.key(name)));
+        let signs: BTreeSet<String> = signs.collect();
+        let meters = households().filter_map(|(name, of)| Some(of.leak.as_ref()?.key(name)));
+        let meters: BTreeSet<String> = meters.collect();
+        let nights = households().filter(|(_, of)| of.night.is_some());
+        let nights: BTreeSet<String> = nights.map(|(name, _)| name.to_string()).collect();
+        let buses = self.heartbeats.keys().filter_map(|id| self.bus_of(id.as_str()));
+        let buses: BTreeSet<String> = buses.map(ToString::to_string).collect();
+        unwanted(&mut self.values, &signs);
+        unwanted(&mut self.nights, &nights);
+        unwanted(&mut self.buses, &buses);
+        for (key, flow) in unwanted(&mut self.flows, &meters) {
+            let name = key.split_once('/').map_or(&*key, |(name, _meter)| name);
+            if flow.leaking {
+                signals.push(words::clear(words::LEAK, name, now));
+            }
+        }
+    }
+
     /// Consent that was given or taken back since the last start is a record.
     fn record_consents(&mut self, now: &Now, out: &mut Out) {
         for (name, household) in &self.config.households {
@@ -75,4 +101,13 @@ impl Care {
             }
         }
     }
+}
+
+/// Takes out the rows whose keys are not wanted.
+fn unwanted<R: Row>(table: &mut Table<R>, wanted: &BTreeSet<String>) -> Vec<(String, R)> {
+    let gone: Vec<(String, R)> = owned(table).into_iter().filter(|(key, _)| !wanted.contains(key)).collect();
+    for (key, _) in &gone {
+        table.remove(key);
+    }
+    gone
 }

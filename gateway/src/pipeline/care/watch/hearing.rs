@@ -42,7 +42,7 @@ impl Care {
         }
     }
 
-    fn bus_of(&self, device: &str) -> Option<&BusName> {
+    pub(super) fn bus_of(&self, device: &str) -> Option<&BusName> {
         self.directory.devices.get(device)?.bus.as_ref()
     }
 

@@ -1,6 +1,6 @@
 //! What a record of a household's device shows: life, water, an opened door.
 
-use super::super::config::{Said, Sign};
+use super::super::config::{Leak, Said, Sign};
 use super::super::sensor::{Before, Opened};
 use super::super::words;
 use super::{Care, DEVICE_OFFLINE};
@@ -78,10 +78,10 @@ impl Care {
         for name in names {
             let Some(watched) = self.watched.get(&name) else { continue };
             let mut shown = None;
-            for (number, sign) in watched.household.signals.iter().enumerate() {
+            for sign in &watched.household.signals {
                 let sample = good.iter().find(|(sample, _)| sign.reads(id, sample));
                 let Some((_, value)) = sample else { continue };
-                let key = format!("{name}/{number}");
+                let Some(key) = sign.key(&name) else { continue };
                 let mut before = self.values.get(&key).cloned().unwrap_or_default();
                 if sign.shows(&mut before, value) {
                     shown = Some(shown.unwrap_or(false) || sign.leaves);
@@ -106,7 +106,8 @@ impl Care {
         let Some(leak) = watched.household.leak.as_ref().filter(|leak| leak.device == *id) else { return };
         let reading = good.iter().find(|(sample, _)| sample.point == leak.point);
         let Some(reading) = reading.and_then(|(_, value)| number(value)) else { return };
-        let mut flow = self.flows.get(name.as_str()).cloned().unwrap_or_default();
+        let key = leak.key(name);
+        let mut flow = self.flows.get(&key).cloned().unwrap_or_default();
         match flow.read(now.t_ms, reading, leak) {
             Some(excess) if !flow.leaking => {
                 flow.leaking = true;
@@ -118,7 +119,7 @@ impl Care {
             }
             _ => {}
         }
-        self.flows.put(name.as_str(), flow);
+        self.flows.put(&key, flow);
     }
 
     fn opened_at_night(&mut self, now: &Now, name: &CareName, offset_min: i32, signals: &mut Vec<Signal>) {
@@ -143,7 +144,25 @@ impl Care {
     }
 }
 
+impl Leak {
+    /// The key of the row in which its meter's flow is kept: another meter begins anew.
+    pub(super) fn key(&self, name: &CareName) -> String {
+        format!("{name}/{}/{}", self.device, self.point)
+    }
+}
+
 impl Sign {
+    /// The key of the row in which its last value is kept, whatever else the section holds; none: an event has no value.
+    pub(super) fn key(&self, name: &CareName) -> Option<String> {
+        let way = match (&self.equals, self.grows_by, self.changes_by) {
+            (Some(wanted), ..) => format!("equals {}", serde_json::to_string(wanted).ok()?),
+            (None, Some(by), _) => format!("grows_by {by}"),
+            (None, None, Some(by)) => format!("changes_by {by}"),
+            (None, None, None) => return None,
+        };
+        Some(format!("{name}/{}/{}/{way}", self.device, self.point.as_ref()?))
+    }
+
     fn reads(&self, device: &DeviceId, sample: &Sample) -> bool {
         self.device == *device && self.point.as_ref() == Some(&sample.point)
     }
