@@ -62,19 +62,19 @@ fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
 }
 
-/// Entries of a folder in the order of their names.
-fn entries(folder: &Path) -> Vec<PathBuf> {
+/// Entries of a folder whose names begin so, in the order of their names.
+fn entries(folder: &Path, beginning: &str) -> Vec<PathBuf> {
     let Ok(found) = fs::read_dir(folder) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = found.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let paths = found.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<PathBuf> = paths.filter(|path| named(path, beginning)).collect();
     paths.sort();
     paths.truncate(ENTRIES_MAX);
     paths
 }
 
 fn heat(sys: &Path) -> Option<f64> {
-    let zones = entries(&sys.join("class/thermal"));
-    let zones = zones.iter().filter(|path| named(path, "thermal_zone"));
-    let milli = zones.filter_map(|zone| number::<i32>(&zone.join("temp")));
+    let zones = entries(&sys.join("class/thermal"), "thermal_zone");
+    let milli = zones.iter().filter_map(|zone| number::<i32>(&zone.join("temp")));
     // A sensor that is not there says 0 or nonsense.
     let sound = milli.filter(|milli| (-40_000..=150_000).contains(milli) && *milli != 0);
     sound.max().map(|milli| f64::from(milli) / 1_000.0)
@@ -85,7 +85,7 @@ fn named(path: &Path, beginning: &str) -> bool {
 }
 
 fn undervoltage(sys: &Path) -> Option<bool> {
-    for soc in entries(&sys.join("devices/platform/soc")) {
+    for soc in entries(&sys.join("devices/platform/soc"), "soc:") {
         // Hexadecimal, with or without 0x.
         let throttled = text(&soc.join("get_throttled"))
             .and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
@@ -93,15 +93,21 @@ fn undervoltage(sys: &Path) -> Option<bool> {
             return Some(bits & UNDERVOLTAGE_NOW != 0);
         }
     }
-    let monitors = entries(&sys.join("class/hwmon"));
+    let monitors = entries(&sys.join("class/hwmon"), "hwmon");
     monitors.iter().find_map(|monitor| number::<u8>(&monitor.join("in0_lcrit_alarm"))).map(|alarm| alarm != 0)
 }
 
 fn supplies(sys: &Path) -> (Option<bool>, Option<u8>) {
-    let (mut mains, mut battery) = (None, None);
-    for supply in entries(&sys.join("class/power_supply")) {
-        match text(&supply.join("type")).as_deref() {
+    let (mut mains, mut battery, mut stored) = (None, None, false);
+    for supply in entries(&sys.join("class/power_supply"), "") {
+        // The battery of a mouse or a headset.
+        if text(&supply.join("scope")).as_deref() == Some("Device") {
+            continue;
+        }
+        let kind = text(&supply.join("type"));
+        match kind.as_deref() {
             Some("Mains" | "USB" | "UPS") => {
+                stored |= kind.as_deref() == Some("UPS");
                 let online = number::<u8>(&supply.join("online")).map(|online| online != 0);
                 // Power from any input is power.
                 mains = match (mains, online) {
@@ -109,20 +115,22 @@ fn supplies(sys: &Path) -> (Option<bool>, Option<u8>) {
                     (known, online) => known.or(online),
                 };
             }
-            Some("Battery") => {
+            Some("Battery") if number::<u8>(&supply.join("present")) != Some(0) => {
+                stored = true;
                 let charge = number::<u8>(&supply.join("capacity")).map(|percent| percent.min(100));
                 battery = battery.or(charge);
             }
             _ => {}
         }
     }
-    (mains, battery)
+    // A box that runs has power: without a store of it an input that is not online is merely not used.
+    (mains.filter(|mains| *mains || stored), battery)
 }
 
 fn flash(sys: &Path) -> (Option<u8>, Option<u8>) {
     let (mut used, mut end) = (None, None);
-    for host in entries(&sys.join("class/mmc_host")) {
-        for card in entries(&host).iter().filter(|path| named(path, "mmc")) {
+    for host in entries(&sys.join("class/mmc_host"), "mmc") {
+        for card in entries(&host, "mmc") {
             let steps = text(&card.join("life_time"))
                 .into_iter()
                 .flat_map(|line| line.split_whitespace().filter_map(hexadecimal).collect::<Vec<u8>>());

@@ -14,6 +14,9 @@ const AGAIN_MS: u64 = 3_600_000;
 /// Values are told at most once in so long, however they change.
 const APART_MS: u64 = 300_000;
 
+/// So much more memory, in percent, and there is enough again.
+const MEMORY_MARGIN_PCT: u8 = 5;
+
 /// Looks in a row that must agree before mains or voltage are told: a supply that switches over drops out for moments.
 const LOOKS: u8 = 2;
 
@@ -22,6 +25,8 @@ const LOOKS: u8 = 2;
 pub(super) struct State {
     began_ms: Option<u64>,
     told: Option<(u64, Reading)>,
+    /// It has run for so long that it may say what is well.
+    settled: bool,
     hot: Flag,
     undervoltage: Flag,
     mains_lost: Flag,
@@ -29,11 +34,21 @@ pub(super) struct State {
     memory_short: Flag,
 }
 
-/// A condition: whether it was told, and in how many looks in a row it was otherwise.
+/// A condition: what was told of it since the start, and in how many looks in a row it was otherwise. What an earlier
+/// process told is not known.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flag {
-    told: bool,
+    told: Option<bool>,
     others: u8,
+}
+
+/// What there is to tell of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Came,
+    Gone,
+    /// It does not hold some time after the start: ends what an earlier process told, if it did.
+    Well,
 }
 
 /// How things stand when the drafts are stored.
@@ -44,19 +59,28 @@ pub(super) struct Next {
 }
 
 impl Flag {
-    /// Whether it has just come (`Some(true)`) or gone.
-    fn look(&mut self, now: Option<bool>, looks: u8) -> Option<bool> {
+    /// `settled`: the process has run for so long that it may say what is well.
+    fn look(&mut self, now: Option<bool>, looks: u8, settled: bool) -> Option<Turn> {
         let now = now?;
-        if now == self.told {
-            self.others = 0;
+        if now == self.told.unwrap_or(false) {
+            let steady = std::mem::take(&mut self.others) == 0;
+            if self.told.is_none() && settled && steady {
+                self.told = Some(false);
+                return Some(Turn::Well);
+            }
             return None;
         }
         self.others = self.others.saturating_add(1);
         if self.others < looks {
             return None;
         }
-        *self = Self { told: now, others: 0 };
-        Some(now)
+        *self = Self { told: Some(now), others: 0 };
+        Some(if now { Turn::Came } else { Turn::Gone })
+    }
+
+    /// Whether a value that is between two limits is to be taken as before.
+    fn holds(self) -> bool {
+        self.told == Some(true)
     }
 }
 
@@ -65,6 +89,8 @@ impl State {
     pub(super) fn after(&self, look: &Reading, config: &MachineConfig, at: &Stamp) -> (Vec<Draft>, Next) {
         let mut state = self.clone();
         let began_ms = *state.began_ms.get_or_insert(at.mono_ms);
+        // Not at once: a box that starts again and again would fill its journal with this.
+        state.settled = at.mono_ms.saturating_sub(began_ms) >= APART_MS;
         let mut drafts = Vec::new();
         state.heat(look, config, at, &mut drafts);
         state.power(look, at, &mut drafts);
@@ -93,34 +119,40 @@ impl State {
     }
 
     fn heat(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
-        let limit = if self.hot.told { config.hot_cel - config.hot_hysteresis_cel } else { config.hot_cel };
+        let cooled_cel = config.hot_cel - config.hot_hysteresis_cel;
+        let limit = if self.hot.holds() { cooled_cel } else { config.hot_cel };
         let params = || vec![("temperature", Value::Float(look.heat_cel.unwrap_or_default()))];
-        match self.hot.look(look.heat_cel.map(|heat| heat >= limit), 1) {
-            Some(true) => {
+        // What is neither hot nor cool ends nothing that an earlier process told.
+        let cool = self.settled && look.heat_cel.is_some_and(|heat| heat < cooled_cel);
+        match self.hot.look(look.heat_cel.map(|heat| heat >= limit), 1, cool) {
+            Some(Turn::Came) => {
                 let text = ("网关设备温度过高", "the box is too hot");
                 drafts.push(event(at, ("box.hot", Some(Severity::Major)), params(), text));
             }
-            Some(false) => {
-                drafts.push(over(at, "box.cooled", "box.hot", ("网关设备温度恢复", "the box has cooled")));
+            Some(turn) => {
+                let back = ("网关设备温度恢复", "the box has cooled");
+                let text = said(turn, back, ("网关设备温度正常", "the box is not too hot"));
+                drafts.push(over(at, "box.cooled", "box.hot", text));
             }
             None => {}
         }
     }
 
     fn power(&mut self, look: &Reading, at: &Stamp, drafts: &mut Vec<Draft>) {
-        match self.undervoltage.look(look.undervoltage, LOOKS) {
-            Some(true) => {
+        match self.undervoltage.look(look.undervoltage, LOOKS, self.settled) {
+            Some(Turn::Came) => {
                 let text = ("网关供电电压不足", "the supply of the box gives too little voltage");
                 drafts.push(event(at, ("box.undervoltage", Some(Severity::Major)), Vec::new(), text));
             }
-            Some(false) => {
-                let text = ("网关供电电压恢复", "the voltage of the box is well again");
+            Some(turn) => {
+                let back = ("网关供电电压恢复", "the voltage of the box is well again");
+                let text = said(turn, back, ("网关供电电压正常", "the voltage of the box is well"));
                 drafts.push(over(at, "box.voltage_restored", "box.undervoltage", text));
             }
             None => {}
         }
-        match self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS) {
-            Some(true) => {
+        match self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS, self.settled) {
+            Some(Turn::Came) => {
                 let battery = look.battery_pct.map(|percent| ("battery", Value::Int(i64::from(percent))));
                 let text =
                     ("市电中断，网关由备用电源供电", "mains power is lost; the box runs on its battery");
@@ -128,13 +160,10 @@ impl State {
                     event(at, ("box.mains_lost", Some(Severity::Major)), battery.into_iter().collect(), text);
                 drafts.push(event);
             }
-            Some(false) => {
-                drafts.push(over(
-                    at,
-                    "box.mains_restored",
-                    "box.mains_lost",
-                    ("市电恢复", "mains power is back"),
-                ));
+            Some(turn) => {
+                let text =
+                    said(turn, ("市电恢复", "mains power is back"), ("市电正常", "mains power is there"));
+                drafts.push(over(at, "box.mains_restored", "box.mains_lost", text));
             }
             None => {}
         }
@@ -147,8 +176,8 @@ impl State {
                 used.is_some_and(|used| used >= config.flash_worn_pct) || end.is_some_and(|level| level >= 2),
             ),
         };
-        // Flash does not heal: a card that was changed is told by the next start.
-        if self.flash_worn.look(worn.filter(|worn| *worn), 1) == Some(true) {
+        // Flash does not heal: nothing ends this but a person who has changed the card. It is told again by each start.
+        if self.flash_worn.look(worn.filter(|worn| *worn), 1, false) == Some(Turn::Came) {
             let used = look.flash_used_pct.map(|used| ("used", Value::Int(i64::from(used))));
             let text = (
                 "网关存储接近寿命终点，请更换",
@@ -162,19 +191,22 @@ impl State {
             ));
         }
         let short = look.memory_free_pct.map(|free| {
-            let margin = if self.memory_short.told { 5 } else { 0 };
+            let margin = if self.memory_short.holds() { MEMORY_MARGIN_PCT } else { 0 };
             free < config.memory_free_pct.saturating_add(margin)
         });
-        match self.memory_short.look(short, LOOKS) {
-            Some(true) => {
+        let enough = config.memory_free_pct.saturating_add(MEMORY_MARGIN_PCT);
+        let ample = self.settled && look.memory_free_pct.is_some_and(|free| free >= enough);
+        match self.memory_short.look(short, LOOKS, ample) {
+            Some(Turn::Came) => {
                 let free = look.memory_free_pct.map(|free| ("free", Value::Int(i64::from(free))));
                 let text = ("网关内存不足", "the box is short of memory");
                 let event =
                     event(at, ("box.memory_short", Some(Severity::Minor)), free.into_iter().collect(), text);
                 drafts.push(event);
             }
-            Some(false) => {
-                let text = ("网关内存恢复", "the box has memory again");
+            Some(turn) => {
+                let back = ("网关内存恢复", "the box has memory again");
+                let text = said(turn, back, ("网关内存充足", "the box has enough memory"));
                 drafts.push(over(at, "box.memory_restored", "box.memory_short", text));
             }
             None => {}
@@ -227,6 +259,14 @@ fn event(
     let params: BTreeMap<String, Value> =
         params.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Draft::of_gateway(at, None, named, params, Text { zh: zh.to_owned(), en: en.to_owned() })
+}
+
+/// After a start nobody knows whether anything was wrong before.
+const fn said<'t>(turn: Turn, back: (&'t str, &'t str), well: (&'t str, &'t str)) -> (&'t str, &'t str) {
+    match turn {
+        Turn::Well => well,
+        Turn::Came | Turn::Gone => back,
+    }
 }
 
 fn over(at: &Stamp, name: &str, clears: &str, text: (&str, &str)) -> Draft {

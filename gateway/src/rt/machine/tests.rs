@@ -55,6 +55,37 @@ fn what_the_kernel_says_is_read() {
 }
 
 #[test]
+fn what_is_looked_for_is_found_among_many_entries() {
+    let root = tempfile::tempdir().unwrap();
+    for number in 0..20 {
+        put(root.path(), &format!("sys/class/thermal/cooling_device{number}/type"), "Processor\n");
+        put(root.path(), &format!("sys/devices/platform/soc/fe{number:02}0000.serial/uevent"), "\n");
+        put(root.path(), &format!("sys/class/mmc_host/mmc0/a{number:02}"), "\n");
+    }
+    pi(root.path());
+    let reading = Reading::take(&roots(root.path()));
+    assert_eq!((reading.heat_cel, reading.undervoltage), (Some(61.234), Some(false)));
+    assert_eq!(reading.flash_used_pct, Some(40));
+}
+
+#[test]
+fn mains_are_lost_only_where_something_else_gives_power() {
+    let root = tempfile::tempdir().unwrap();
+    let mains = || Reading::take(&roots(root.path())).mains;
+    put(root.path(), "sys/class/power_supply/usb/type", "USB\n");
+    put(root.path(), "sys/class/power_supply/usb/online", "0\n");
+    put(root.path(), "sys/class/power_supply/mouse/type", "Battery\n");
+    put(root.path(), "sys/class/power_supply/mouse/scope", "Device\n");
+    put(root.path(), "sys/class/power_supply/bay/type", "Battery\n");
+    put(root.path(), "sys/class/power_supply/bay/present", "0\n");
+    assert_eq!(mains(), None, "an input that is not used");
+    put(root.path(), "sys/class/power_supply/bay/present", "1\n");
+    assert_eq!(mains(), Some(false));
+    put(root.path(), "sys/class/power_supply/usb/online", "1\n");
+    assert_eq!(mains(), Some(true));
+}
+
+#[test]
 fn nonsense_of_the_kernel_is_no_value() {
     let root = tempfile::tempdir().unwrap();
     put(root.path(), "sys/class/thermal/thermal_zone0/temp", "-273150000\n");
@@ -112,6 +143,34 @@ fn power_is_told_when_two_looks_agree() {
     let told = told(&[true, false, true, false, false, false, true, true].map(mains));
     let events: Vec<_> = told.iter().map(|drafts| drafts.first().map_or("", String::as_str)).collect();
     assert_eq!(events, ["", "", "", "", "box.mains_lost", "", "", "box.mains_restored"]);
+}
+
+#[test]
+fn what_is_well_after_a_start_is_told_once() {
+    let look = |mains, heat, free| Reading {
+        mains: Some(mains),
+        heat_cel: Some(heat),
+        memory_free_pct: Some(free),
+        undervoltage: Some(false),
+        ..Reading::default()
+    };
+    // The mains flicker at the fifth minute, and heat and memory are between their limits for a while.
+    let mut looks = vec![look(true, 78.0, 7); 12];
+    looks[4] = look(false, 78.0, 7);
+    looks[8..].fill(look(true, 60.0, 50));
+    let told = told(&looks);
+    let events: Vec<(usize, &str)> = (0..)
+        .zip(&told)
+        .flat_map(|(minute, names)| names.iter().map(move |name| (minute, name.as_str())))
+        .filter(|(_, name)| name.starts_with("box."))
+        .collect();
+    let expected = [
+        (5, "box.voltage_restored"),
+        (6, "box.mains_restored"),
+        (8, "box.cooled"),
+        (8, "box.memory_restored"),
+    ];
+    assert_eq!(events, expected);
 }
 
 #[test]
