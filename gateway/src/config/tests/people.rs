@@ -68,6 +68,23 @@ fn leaving_is_not_said_by_what_platforms_are_told() {
 }
 
 #[test]
+fn the_example_of_the_page_about_care_is_sound() {
+    let page = std::fs::read_to_string(root().join("docs/care.md")).unwrap();
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let (profiles, tables): (Vec<&str>, Vec<&str>) =
+        blocks.partition(|block| block.starts_with("# profiles/"));
+    let mut files: Vec<(&str, &str)> =
+        profiles.iter().map(|text| (text.lines().next().unwrap().trim_start_matches("# "), *text)).collect();
+    assert_eq!(files.len(), 2);
+    let profiles_dir = "compound = \"sunny-garden\"\nprofiles_dir = \"profiles\"";
+    let settings = GOOD.replace("compound = \"sunny-garden\"", profiles_dir) + &tables.concat();
+    files.push(("gatehouse.toml", &settings));
+    let (_directory, loaded) = super::files::load_files(&files);
+    let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.text()));
+    assert_eq!(loaded.settings.care.len(), 1);
+}
+
+#[test]
 fn notifiers_are_judged() {
     let webhook = |keys: &str| with(&format!("\n[notifiers.guards.webhook]\nkind = \"wecom\"\n{keys}\n"));
     assert!(webhook("url_file = \"f\"").clean());
