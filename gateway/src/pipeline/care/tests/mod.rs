@@ -1,5 +1,6 @@
 //! Care over days and weeks, told by records as the writer brings them.
 
+mod check;
 mod line;
 mod rules;
 mod weeks;
