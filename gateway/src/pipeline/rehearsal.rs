@@ -69,8 +69,9 @@ impl Rehearsal {
 
     /// Shows it the next record, in the order of positions; of those that did not come from outside it learns the time.
     pub fn feed(&mut self, record: &Record, tell: &mut Tell<'_>) {
-        self.close_over(record, tell);
         if is_input(record) {
+            // Only now: the alarms that there really were stand right behind what raised them.
+            self.close_over(record, tell);
             self.fold(record, tell);
         } else if let Body::Alarm(alarm) = &record.body {
             self.see(record, alarm);
