@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::journal::{SourceArgs, moment, time};
+use super::ConfigArg;
+use super::journal::{moment, time};
 use super::{line, until_unread};
 use crate::config;
 use crate::model::alarm::{Alarm, ChangeKind};
@@ -39,7 +40,10 @@ const STRETCH_RECORDS: Seq = 512;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    source: SourceArgs,
+    config: ConfigArg,
+    /// Directory of the journal, where it is not the configuration's: of a copy, or of a demo.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Files of rules that take the place of those of the same names, or are added; the configuration's own rules if not
     /// given.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -113,9 +117,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     {
         bail!("--to is not after --from: nothing lies between");
     }
-    let loaded = config::load(&args.source.config.config)?;
+    let loaded = config::load(&args.config.config)?;
     let rules = line::rules_with(&loaded, &args.rules)?;
-    let dir = args.source.data_dir.clone().unwrap_or_else(|| loaded.settings.gateway.data_dir.clone());
+    let dir = args.data_dir.clone().unwrap_or_else(|| loaded.settings.gateway.data_dir.clone());
     let reader = Reader::open(&dir)?;
     let (pipeline, _roll) = line::rehearsal(&loaded, rules);
     let outcome = rehearse(&reader, pipeline, Range { from_ms: args.from, to_ms: args.to })?;
