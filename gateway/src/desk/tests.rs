@@ -25,6 +25,19 @@ struct Book {
     kept: Mutex<Vec<Draft>>,
 }
 
+/// A draft as it stands in the journal.
+fn record(draft: &Draft) -> Record {
+    Record {
+        pos: 1,
+        epoch: Epoch(1),
+        class: draft.body.class(),
+        seq: 1,
+        at: draft.at.clone(),
+        test: false,
+        body: draft.body.clone(),
+    }
+}
+
 #[async_trait]
 impl Journal for Book {
     async fn append(&self, drafts: Vec<Draft>, _durability: Durability) -> Result<Committed, JournalError> {
@@ -33,15 +46,7 @@ impl Journal for Book {
             return Err(error);
         }
         for draft in drafts {
-            let record = Record {
-                pos: 1,
-                epoch: Epoch(1),
-                class: draft.body.class(),
-                seq: 1,
-                at: draft.at.clone(),
-                test: false,
-                body: draft.body.clone(),
-            };
+            let record = record(&draft);
             if let (Some(order), Some(verdict)) =
                 (AlarmOrder::read(&record), self.verdict.lock().unwrap().clone())
             {
@@ -216,16 +221,7 @@ impl Bench {
     /// The actions that the journal knows to be under way already.
     fn begun(&self) -> Vec<Action> {
         let kept = self.book.kept.lock().unwrap();
-        let records = kept.iter().map(|draft| Record {
-            pos: 1,
-            epoch: Epoch(1),
-            class: draft.body.class(),
-            seq: 1,
-            at: draft.at.clone(),
-            test: false,
-            body: draft.body.clone(),
-        });
-        records.filter(Action::is_begun).filter_map(|record| Action::read(&record)).collect()
+        kept.iter().map(record).filter(Action::is_begun).filter_map(|record| Action::read(&record)).collect()
     }
 }
 

@@ -85,7 +85,10 @@ category = "emergency"
 severity = "critical"
 text = { zh = "频繁按下", en = "pressed often" }
 latched = true
+"#;
 
+/// One that ends up with many alarms at one moment.
+const SILENCE: &str = r#"
 [[rule]]
 name = "silent"
 title = { zh = "无消息", en = "nothing said" }
@@ -107,18 +110,20 @@ const DEVICES: [(&str, &str, &str); 5] = [
 
 /// A compound of these devices with the rules above.
 fn compound() -> (TempDir, Loaded) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut text = COMPOUND.to_owned();
-    for (id, _, profile) in DEVICES {
-        let device = format!(
+    let devices = DEVICES.map(|(id, _, profile)| {
+        format!(
             "[devices.{id}]\nprofile = \"{profile}\"\nclient = \"z2m\"\naddress = \"{id}\"\ntags = [\"door\"]\n\
              place = {{ building = \"3\" }}\n"
-        );
-        text.push_str(&device);
-    }
-    std::fs::write(dir.path().join("gatehouse.toml"), text).unwrap();
+        )
+    });
+    compound_of(&devices.concat(), &format!("{RULES}{SILENCE}"))
+}
+
+fn compound_of(devices: &str, rules: &str) -> (TempDir, Loaded) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gatehouse.toml"), format!("{COMPOUND}{devices}")).unwrap();
     std::fs::create_dir(dir.path().join("rules")).unwrap();
-    std::fs::write(dir.path().join("rules").join("own.toml"), RULES).unwrap();
+    std::fs::write(dir.path().join("rules").join("own.toml"), rules).unwrap();
     let loaded = config::load(&dir.path().join("gatehouse.toml")).unwrap_or_else(|report| panic!("{report}"));
     (dir, loaded)
 }
@@ -318,32 +323,11 @@ fn the_same_records_give_the_same_alarms_whatever_the_batching_and_wherever_a_cr
     assert!(crashes > 10, "only {crashes} crashes");
 }
 
-/// Rules that end up with many alarms at one moment.
-const SILENCE: &str = r#"
-[[rule]]
-name = "silent"
-title = { zh = "无消息", en = "nothing said" }
-on = { event = "button.pressed" }
-absent_s = 30
-[rule.raise]
-category = "device"
-severity = "warning"
-text = { zh = "无消息", en = "nothing said" }
-"#;
-
 fn many_buttons(count: usize, rules: &str) -> (TempDir, Loaded) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut text = COMPOUND.to_owned();
-    for n in 0..count {
-        let device =
-            format!("[devices.m{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"m{n}\"\n");
-        text.push_str(&device);
-    }
-    std::fs::write(dir.path().join("gatehouse.toml"), text).unwrap();
-    std::fs::create_dir(dir.path().join("rules")).unwrap();
-    std::fs::write(dir.path().join("rules").join("own.toml"), rules).unwrap();
-    let loaded = config::load(&dir.path().join("gatehouse.toml")).unwrap_or_else(|report| panic!("{report}"));
-    (dir, loaded)
+    let device = |n: usize| {
+        format!("[devices.m{n}]\nprofile = \"z2m-button-sos\"\nclient = \"z2m\"\naddress = \"m{n}\"\n")
+    };
+    compound_of(&(0..count).map(device).collect::<Vec<_>>().concat(), rules)
 }
 
 /// As many ticks as the writer would make: until nothing is due.

@@ -263,15 +263,9 @@ impl crate::model::action::Outlet for Taken {
     }
 }
 
-#[test]
-fn what_a_person_began_is_done_once_and_found_by_a_restart() {
-    use crate::model::journal::Fold;
-    use crate::pipeline::{Pipeline, Plan};
-    let pipeline = |taken: &Taken| {
-        let plan = Plan { directory: Arc::new(directory()), ..Plan::default() };
-        Pipeline::new(plan, Arc::default(), Box::new(taken.clone()))
-    };
-    let action = Action {
+/// A door that a person opens for a moment.
+fn persons_pulse() -> Action {
+    Action {
         id: "street/c-1.1".into(),
         device: id("door-3-1"),
         deed: Deed::Unlock { pulse_ms: Some(5_000) },
@@ -280,7 +274,18 @@ fn what_a_person_began_is_done_once_and_found_by_a_restart() {
         at: at(1_000),
         act_within_ms: 10_000,
         test: false,
+    }
+}
+
+#[test]
+fn what_a_person_began_is_done_once_and_found_by_a_restart() {
+    use crate::model::journal::Fold;
+    use crate::pipeline::{Pipeline, Plan};
+    let pipeline = |taken: &Taken| {
+        let plan = Plan { directory: Arc::new(directory()), ..Plan::default() };
+        Pipeline::new(plan, Arc::default(), Box::new(taken.clone()))
     };
+    let action = persons_pulse();
     let (first, next) = (Taken::default(), Taken::default());
     let mut before = pipeline(&first);
     before.apply(&record(action.begun_draft(&at(1_000), &Place::default(), Category::Device)));
@@ -392,16 +397,7 @@ fn who_cannot_say_it_is_told_of() {
 fn a_persons_order_that_fails_is_their_affair_unless_it_leaves_something_on() {
     for (detail, alarms) in [("the device said no".to_owned(), 0), (format!("{}: x", outcome::LEFT_ON), 1)] {
         let mut actions = actions();
-        let action = Action {
-            id: "street/c-1.1".into(),
-            device: id("door-3-1"),
-            deed: Deed::Unlock { pulse_ms: Some(5_000) },
-            alarm: None,
-            severity: None,
-            at: at(1_000),
-            act_within_ms: 10_000,
-            test: false,
-        };
+        let action = persons_pulse();
         actions.asked(&now(1_500), &action, true);
         let report = Report { action: action.id, progress: Progress::Failed, attempt: 1, detail };
         let mut signals = Vec::new();
