@@ -85,6 +85,8 @@ const ALARM1 = 1, ALARM2 = 2, TAMPER = 4, BATTERY_LOW = 8;
 
 const lock = (code, user) => (d) => d.hear('closuresDoorLock', 'commandOperationEventNotification',
     {opereventcode: code, opereventsrc: 3, userid: user, pin: 0, zigbeelocaltime: 0, data: 0});
+// Source and event code stand behind the header of three bytes.
+const raw = (source, code) => (d) => d.hear('closuresDoorLock', 'raw', Buffer.from([0, 0, 0, source, code]));
 const zone = (status) => (d) => d.zone(status);
 const battery = (percent) => (d) => d.battery(percent);
 const emergency = (d) => d.hear('ssIasAce', 'commandEmergency', {});
@@ -107,6 +109,8 @@ const scenes = [
     ['z2m-vibration', 'TS0210', '_TYZB01_3zv6oleo', 'vibration, repeated, end, again', [zone(0), zone(ALARM1), zone(ALARM1), zone(0), zone(ALARM1)], ['vibration.detected', 'vibration.detected']],
     ['z2m-lock', 'YRD226/246 TSDB', 'Yale', 'opened by slot 3, locked, wrong code', [lock(2, 3), lock(1, 3), lock(5, 0)], ['lock.unlocked', 'lock.locked', 'lock.failed']],
     ['z2m-lock', 'YRD226/246 TSDB', 'Yale', 'by hand and by key', [lock(14, 0), lock(9, 0), lock(13, 0)], ['lock.unlocked', 'lock.unlocked', 'lock.locked']],
+    ['z2m-lock', 'EasyCode903G2.1', 'EasyAccess', 'by a code, by a card', [raw(0, 1), raw(3, 1)], ['access.granted', 'lock.unlocked', 'access.granted', 'lock.unlocked']],
+    ['z2m-lock', 'easyCodeTouch_v1', 'Onesti Products AS', 'by a finger, locked by a card, released by us', [raw(2, 17), raw(3, 0), raw(255, 14)], ['access.granted', 'lock.unlocked', 'lock.locked', 'lock.unlocked']],
 ];
 
 for (const [profile, modelID, manufacturer, what, steps, events] of scenes) {

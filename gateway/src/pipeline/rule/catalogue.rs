@@ -44,9 +44,6 @@ pub(super) const GATEWAY_EVENTS: [&str; 27] = [
     "uplink.online",
 ];
 
-/// Events that only own profiles tell so far, and a shipped rule knows.
-pub(super) const COMING_EVENTS: [&str; 1] = ["access.granted"];
-
 /// Those that end another by themselves: the ending one and the one it ends.
 pub(super) const STANDARD_ENDS: [(&str, &str); 7] = [
     ("box.cooled", "box.hot"),
@@ -83,7 +80,7 @@ impl Model {
 impl Catalogue {
     pub(super) fn events(&self) -> BTreeSet<&str> {
         let models = self.models.values().flat_map(|model| model.events.iter().map(String::as_str));
-        models.chain(DEVICE_EVENTS).chain(GATEWAY_EVENTS).chain(COMING_EVENTS).collect()
+        models.chain(DEVICE_EVENTS).chain(GATEWAY_EVENTS).collect()
     }
 
     pub(super) fn kinds(&self) -> BTreeSet<&str> {
