@@ -198,6 +198,7 @@ impl Engine {
         }
         if lasts {
             standing.holding.insert(whose.id.to_owned());
+            standing.of = Some(rule.watches().to_owned());
         }
         match standing.phase {
             Phase::Waiting(_) => self.standing.put(&key, standing),

@@ -81,6 +81,16 @@ impl Rule {
         }
     }
 
+    /// What makes it look, in a word.
+    pub(super) fn watches(&self) -> &str {
+        match self.trigger() {
+            Trigger::Event(event) => event,
+            Trigger::Point(point) => point.as_str(),
+            Trigger::Points => "points",
+            Trigger::Anything => "anything",
+        }
+    }
+
     pub(super) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.when.iter().chain(&self.until)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::catalogue::GATEWAY;
 use super::engine::{Engine, Turn, clear};
-use super::rules::Rule;
+use super::rules::{Rule, Trigger};
 use super::state::{Phase, Standing, key, parts, subject};
 use crate::model::place::Place;
 
@@ -57,7 +57,7 @@ impl Engine {
                         Phase::Quiet | Phase::Listening { .. } | Phase::Forgetting { .. } => true,
                     };
                     for device in standing.holding.iter().chain(&standing.explained) {
-                        if !self.is_of(rule, &key, device, waits) {
+                        if !self.is_of(rule, &key, device, waits) || !self.can_end(rule, device) {
                             self.release(turn, &key, device);
                         }
                     }
@@ -76,12 +76,29 @@ impl Engine {
     /// Whether a rule can go on where a row stands: whether it is a rule that could have come there.
     fn goes_on(&self, rule: &Rule, key: &str, standing: &Standing) -> bool {
         let (counts, listens) = (rule.config.count.is_some(), rule.config.absent_s.is_some());
+        if standing.of.as_ref().is_some_and(|of| of != rule.watches()) {
+            return false;
+        }
         match &standing.phase {
             Phase::Quiet => counts || standing.holding.is_empty(),
             Phase::Forgetting { .. } => counts,
             Phase::Waiting(_) | Phase::Raised => !counts,
             Phase::Listening { device, .. } => listens && self.is_of(rule, key, device, true),
         }
+    }
+
+    /// Whether what a rule's event began at a device is ended by another: a rule that does not name it any more leaves
+    /// nothing to wait for.
+    fn can_end(&self, rule: &Rule, device: &str) -> bool {
+        let id = device.split('/').next().unwrap_or(device);
+        let watched = match crate::model::ids::DeviceId::new(id) {
+            Ok(id) if id.as_str() != GATEWAY => self.rules.at(&id),
+            _ => Some(&self.rules.gateway),
+        };
+        let (Trigger::Event(event), None) = (rule.trigger(), rule.config.absent_s) else { return true };
+        let index = self.rules.by_name.get(rule.config.name.as_str());
+        let begins = watched.and_then(|watched| watched.begins.get(event)).into_iter().flatten();
+        begins.into_iter().any(|(of, lasts)| Some(of) == index && *lasts)
     }
 
     /// Whether a rule selects a device and counts it to the subject of this key. `waits`: nothing is raised yet, so that the

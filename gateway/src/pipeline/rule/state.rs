@@ -23,6 +23,9 @@ pub(super) struct Standing {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) hits: Vec<Hit>,
     pub(super) phase: Phase,
+    /// What began it: where the rule watches something else now, nothing would end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) of: Option<String>,
 }
 
 /// Once that it happened.

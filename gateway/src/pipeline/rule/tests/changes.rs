@@ -125,3 +125,31 @@ fn what_a_rule_raised_ends_where_it_counts_from_now_on_and_the_other_way_round()
     assert_eq!(bench.told, ["0 +r/c1", "10 -r/c1"]);
     assert!(bench.stored().is_empty(), "{:?}", bench.rows);
 }
+
+#[test]
+fn what_a_rule_does_not_watch_any_more_is_over() {
+    let opened = "on = { event = \"contact.opened\" }";
+    for (before, after) in [
+        (opened, "on = { event = \"device.offline\" }\nends = \"device.online\""),
+        (opened, "on = { kind = \"contact\", event = \"contact.closed\" }"),
+        (
+            "on = { event = \"device.offline\" }\nends = \"device.online\"",
+            "on = { event = \"device.offline\" }",
+        ),
+        (opened, "on = { event = \"contact.closed\" }\nfor_s = 60\nends = \"device.online\""),
+    ] {
+        let mut bench = Bench::new(&rule("r", before), DOORS);
+        bench.event(0, "c1", if before == opened { "contact.opened" } else { "device.offline" });
+        bench.restart(&rule("r", after), DOORS);
+        bench.event(10, "l1", "lock.failed");
+        bench.wait(100_000, 0);
+        assert_eq!(bench.told, ["0 +r/c1", "10 -r/c1"], "{before}\n{after}");
+    }
+    // What it watches still goes on.
+    let mut bench = Bench::new(&rule("r", opened), DOORS);
+    bench.event(0, "c1", "contact.opened");
+    bench.restart(&rule("r", &format!("{opened}\nfor_s = 60")), DOORS);
+    bench.event(10, "l1", "lock.failed");
+    bench.event(20, "c1", "contact.closed");
+    assert_eq!(bench.told, ["0 +r/c1", "20 -r/c1"]);
+}
