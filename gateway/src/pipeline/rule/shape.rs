@@ -1,7 +1,8 @@
 //! What cannot be right about a rule, whatever devices there are.
 
-use super::config::RuleConfig;
+use super::config::{Per, RuleConfig};
 use super::rules::{Rule, Rules, Trigger};
+use super::state::needs;
 use crate::model::action::{ACTION_REPORTED, ACTION_REQUESTED};
 use crate::model::check::Problem;
 use crate::model::command::{ALARM_ORDERED, TICK};
@@ -91,6 +92,14 @@ fn time(out: &mut Vec<Problem>, config: &RuleConfig) {
     if config.unless.is_some() && (config.count.is_some() || config.absent_s.is_some()) {
         out.push(Problem::error(&["unless"], "`unless` goes with a single event or value"));
     }
+    // An explanation takes away all that waits together, and so must be one of all of it.
+    if let Some(unless) = config.unless.as_ref().filter(|unless| !covers(unless.same, config.per)) {
+        let message =
+            "`per` takes more together than `same` explains: what happened elsewhere would be explained too";
+        let hint =
+            format!("leave `per` at {:?}, or name the wider place in `same`", unless.same).to_lowercase();
+        out.push(Problem::error(&["per"], message).hint(hint));
+    }
     if config.active.is_some_and(|hours| hours.from == hours.to) {
         out.push(Problem::error(&["active"], "`from` and `to` are the same: it would never look"));
     }
@@ -138,6 +147,18 @@ pub(super) fn lasting(rule: &Rule, rules: &Rules, index: usize) -> Option<Proble
         let problem = Problem::error(&["for_s"], format!("nothing ends {event:?}: it cannot hold so long"));
         problem.hint("name the event that ends it: ends = \"…\"")
     })
+}
+
+/// Whether all that `per` takes together lies in one place of the kind `same`.
+fn covers(same: Per, per: Per) -> bool {
+    let parts = |of| needs(of).iter();
+    match same {
+        Per::Compound => true,
+        Per::Device => per == Per::Device,
+        _ => {
+            per == Per::Device || (per != Per::Compound && parts(same).all(|part| needs(per).contains(part)))
+        }
+    }
 }
 
 pub(super) fn is_event_name(text: &str) -> bool {

@@ -5,7 +5,11 @@ use super::*;
 
 /// Opened, by the value of a point, and not unlocked shortly before or after.
 fn forced(lines: &str) -> String {
-    let unless = "unless = { events = [\"lock.unlocked\"], within_s = 5, same = \"unit\" }";
+    forced_in("unit", lines)
+}
+
+fn forced_in(same: &str, lines: &str) -> String {
+    let unless = format!("unless = {{ events = [\"lock.unlocked\"], within_s = 5, same = \"{same}\" }}");
     rule("forced", &format!("on = {{ point = \"temperature\" }}\nwhen = \"value > 1\"\n{unless}\n{lines}"))
 }
 
@@ -36,7 +40,8 @@ fn a_value_that_is_told_again_stays_explained_until_it_is_over() {
 
 #[test]
 fn what_is_explained_keeps_no_alarm_of_its_group_open() {
-    let mut bench = Bench::new(&forced("per = \"building\""), &[DOORS, &[("t2", "climate")]].concat());
+    let mut bench =
+        Bench::new(&forced_in("building", "per = \"building\""), &[DOORS, &[("t2", "climate")]].concat());
     bench.event(0, "l1", "lock.unlocked");
     bench.value(1, "t1", "temperature", 2.0);
     bench.value(10, "t2", "temperature", 2.0);
