@@ -9,7 +9,7 @@ use super::expression::Expression;
 use super::names::Names;
 use super::rules::{Rule, Rules};
 use super::state::{needs, part_of};
-use super::{loops, samples, shape, trial};
+use super::{loops, samples, shape, slips, trial};
 use crate::model::check::{Problem, Weight};
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::limits::RULES_MAX;
@@ -202,7 +202,11 @@ pub(super) fn compiled(config: &RuleConfig, problems: &mut Vec<Problem>) -> Rule
         match Expression::parse(source) {
             Ok(expression) => Some(expression),
             Err(reason) => {
-                problems.push(Problem::error(&[key], reason));
+                let problem = Problem::error(&[key], reason);
+                problems.push(match slips::hint(source) {
+                    Some(hint) => problem.hint(hint),
+                    None => problem,
+                });
                 None
             }
         }

@@ -9,21 +9,18 @@ use std::sync::{Arc, LazyLock};
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::{Context, Env, ExecutionError, Program};
 
+use super::names::nearest;
+use super::sides::{Side, compared};
 use crate::model::ids::PointName;
 use crate::model::place::Place;
 use crate::model::record::{Quality, Value};
 
-/// Longest expression: longer ones are programs, and belong into several rules.
-const BYTES_MAX: usize = 1_000;
-
-/// Deepest nesting of brackets: the parser recurses.
-const BRACKETS_MAX: usize = 16;
-
-/// Signs in a row that the parser recurses over: `!!!!x`.
-const SIGNS_MAX: usize = 8;
-
 /// What an expression may name.
 const NAMES: [&str; 6] = ["value", "quality", "points", "params", "device", "place"];
+
+/// Functions, beside macros. No patterns: what a pattern costs cannot be told beforehand.
+const FUNCTIONS: [&str; 9] =
+    ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool"];
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -36,6 +33,8 @@ pub(super) struct Expression {
     pub(super) points: BTreeSet<String>,
     pub(super) params: BTreeSet<String>,
     pub(super) literals: Literals,
+    /// What it compares for being the same.
+    pub(super) compared: Vec<(Side, Side)>,
 }
 
 /// The numbers and texts that stand in an expression: around them its answers change.
@@ -88,7 +87,7 @@ impl Expression {
     /// # Errors
     /// What is wrong with it, for a person.
     pub(super) fn parse(source: &str) -> Result<Self, String> {
-        bounded(source)?;
+        super::bounds::bounded(source)?;
         let program = catch_unwind(|| ENV.compile(source))
             .map_err(|_panic| "the expression cannot be read".to_owned())?
             .map_err(|errors| {
@@ -97,8 +96,17 @@ impl Expression {
             })?;
         let mut walk = Walk::default();
         walk.expression(program.expression(), false)?;
-        let Walk { names, points, params, literals, .. } = walk;
-        Ok(Self { source: source.to_owned(), program, names, points, params, literals })
+        let Walk { names, points, params, literals, compared, .. } = walk;
+        Ok(Self { source: source.to_owned(), program, names, points, params, literals, compared })
+    }
+
+    /// What it says where nothing is known.
+    #[cfg(test)]
+    pub(super) fn asked_of_nothing(&self) -> Result<bool, Unanswered> {
+        let (tags, points, params) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let device = Whom { id: "d", kind: "sensor", profile: "p", tags: &tags };
+        let (value, quality, place) = (Some(&Value::Float(1.5)), Some(Quality::Good), &Place::default());
+        self.holds(&Scene { value, quality, points: &points, params: &params, device, place })
     }
 
     pub(super) fn names(&self, name: &str) -> bool {
@@ -148,29 +156,6 @@ impl Expression {
     }
 }
 
-fn bounded(source: &str) -> Result<(), String> {
-    if source.len() > BYTES_MAX {
-        return Err(format!("an expression has at most {BYTES_MAX} bytes, this has {}", source.len()));
-    }
-    let (mut depth, mut signs) = (0_usize, 0_usize);
-    for character in source.chars() {
-        match character {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        signs = match character {
-            '!' | '-' | '?' => signs + 1,
-            ' ' | '\t' | '\n' => signs,
-            _ => 0,
-        };
-        if depth > BRACKETS_MAX || signs > SIGNS_MAX {
-            return Err("the expression is nested too deep".to_owned());
-        }
-    }
-    Ok(())
-}
-
 /// Gathers what an expression names, and refuses what cannot be judged beforehand.
 #[derive(Debug, Default)]
 struct Walk {
@@ -178,6 +163,7 @@ struct Walk {
     points: BTreeSet<String>,
     params: BTreeSet<String>,
     literals: Literals,
+    compared: Vec<(Side, Side)>,
     /// Variables of macros such as `exists`.
     own: Vec<String>,
 }
@@ -196,6 +182,11 @@ impl Walk {
                 _ => self.expression(&select.operand, looping),
             },
             Expr::Call(call) => {
+                let name = call.func_name.as_str();
+                if name.starts_with(char::is_alphabetic) && !FUNCTIONS.contains(&name) {
+                    return Err(format!("there is no function `{name}`; there is: {}", FUNCTIONS.join(", ")));
+                }
+                self.compared.extend(compared(call, &self.own));
                 if let ("_[_]", [operand, index]) = (call.func_name.as_str(), call.args.as_slice())
                     && let (Expr::Ident(root), Expr::Literal(LiteralValue::String(name))) =
                         (&operand.expr, &index.expr)
@@ -278,7 +269,11 @@ impl Walk {
             return Err(format!("say which: `{name}.NAME`"));
         }
         if !NAMES.contains(&name) {
-            return Err(format!("`{name}` is not known; there is: {}", NAMES.join(", ")));
+            let meant = match nearest(name, NAMES.into_iter()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("a point is `value`, or `points.{name}`"),
+            };
+            return Err(format!("`{name}` is not known; there is: {}; {meant}", NAMES.join(", ")));
         }
         self.names.insert(name.to_owned());
         Ok(())

@@ -6,6 +6,7 @@
 //! Limits: [`crate::model::limits::RULES_MAX`] rules; an expression is bounded in length, nesting and loops, so that what
 //! it costs is bounded too.
 
+mod bounds;
 mod catalogue;
 mod compile;
 pub mod config;
@@ -22,7 +23,9 @@ mod samples;
 mod settle;
 mod shape;
 mod shipped;
+mod sides;
 mod signals;
+mod slips;
 mod state;
 #[cfg(test)]
 mod tests;

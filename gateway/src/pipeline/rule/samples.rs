@@ -20,7 +20,7 @@ const KINDS: [PointType; 4] = [PointType::Int, PointType::Text, PointType::Bool,
 /// Parameters of one expression whose types are all tried with each other's.
 const PARAMS_MAX: usize = 4;
 
-const QUALITIES: [Quality; 4] = [Quality::Good, Quality::Uncertain, Quality::Stale, Quality::Bad];
+pub(super) const QUALITIES: [Quality; 4] = [Quality::Good, Quality::Uncertain, Quality::Stale, Quality::Bad];
 
 /// What an expression does not fit, for one device of each profile.
 pub(super) fn problems(rule: &Rule, directory: &Directory) -> Vec<Problem> {
@@ -56,6 +56,11 @@ pub(super) fn problems(rule: &Rule, directory: &Directory) -> Vec<Problem> {
 /// one type for each of them must fit.
 fn fits(rule: &Rule, expression: &Expression, whom: Whom<'_>, entry: &Entry) -> Result<(), String> {
     let own = rule.config.on.point.as_ref().filter(|_| expression.names("value"));
+    let kind = |name: &str| entry.points.get(&PointName::new(name).ok()?).copied();
+    let value = own.and_then(|point| kind(point.as_str()));
+    if let Some(reason) = super::sides::never(&expression.compared, value, kind) {
+        return Err(reason);
+    }
     let named = expression.points.iter().filter_map(|name| PointName::new(name).ok());
     let points: BTreeMap<PointName, Vec<Value>> = named
         .chain(own.cloned())
@@ -159,9 +164,15 @@ fn picks(round: usize, lengths: &[usize], all: bool) -> Vec<usize> {
     lengths.iter().enumerate().map(pick).collect()
 }
 
+/// What a device and its place have beside points.
+const FIELDS: [&str; 10] =
+    ["id", "kind", "profile", "tags", "code", "grid", "building", "unit", "floor", "household"];
+
 fn near(name: &str, entry: &Entry) -> String {
     let points = entry.points.keys().map(PointName::as_str);
-    super::names::nearest(name, points).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
+    super::names::nearest(name, points.chain(FIELDS))
+        .map(|near| format!("; did you mean {near:?}?"))
+        .unwrap_or_default()
 }
 
 /// Values of all sorts, and those around what stands in the expression: what is asked behind `value > 1500 &&` is asked

@@ -110,6 +110,59 @@ fn each_mistake_is_told_at_its_place() {
             "on = { event = \"lock.failed\" }\nescalate = { after_s = 60, to = \"warning\" }",
             "escalate.to: it is minor already",
         ),
+        // What is never the same as another: it would be silent for ever.
+        (
+            "on = { point = \"temperature\" }\nwhen = \"value == '45'\"",
+            "when: it does not fit device \"t1\" (profile \"climate\"): it compares a number with a text",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"value in [true, 3]\"",
+            "when: it does not fit device \"t1\"",
+        ),
+        ("on = { point = \"state\" }\nwhen = \"points.state != 1\"", "when: it does not fit device \"t1\""),
+        (
+            "on = { event = \"lock.failed\" }\nwhen = \"place.building == 3\"",
+            "when: it does not fit device \"l1\" (profile \"door-lock\"): it compares a text with a number",
+        ),
+        (
+            "on = { event = \"contact.opened\" }\nwhen = \"device.tags == 'door'\"",
+            "when: it does not fit device \"c1\" (profile \"door-contact\"): it compares a list with a text",
+        ),
+        (
+            "on = { event = \"contact.opened\" }\nwhen = \"3 in device.tags\"",
+            "when: it does not fit device \"c1\"",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"quality == 'god'\"",
+            "when: it does not fit device \"t1\" (profile \"climate\"): there is no quality \"god\"; there is: good",
+        ),
+        (
+            "on = { event = \"contact.opened\" }\nwhen = \"place.bulding == '3'\"",
+            "when: it does not fit device \"c1\" (profile \"door-contact\"): \"bulding\" is not there; did you mean \"building\"?",
+        ),
+        (
+            "on = { point = \"state\" }\nwhen = \"value.matches('L.*')\"",
+            "when: there is no function `matches`; there is: size, contains",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"humidity > 3\"",
+            "when: `humidity` is not known; there is: value, quality, points, params, device, place; a point is `value`, \
+             or `points.humidity`",
+        ),
+        (
+            "on = { point = \"humidity\" }\nwhen = \"value > 3 and value < 9\"",
+            "when: Syntax error: mismatched input 'and' expecting",
+        ),
+        (
+            "on = { event = \"contact.opened\" }\nper = \"building\"\n\
+             unless = { events = [\"lock.unlocked\"], within_s = 5, same = \"unit\" }",
+            "per: `per` takes more together than `same` explains",
+        ),
+        (
+            "on = { event = \"contact.opened\" }\nper = \"unit\"\nunless = { events = [\"lock.unlocked\"], within_s = 5 }",
+            "per: `per` takes more together than `same` explains: what happened elsewhere would be explained too \
+             (leave `per` at device, or name the wider place in `same`)",
+        ),
         ("on = { event = \"lock.failed\", kind = \"contact\" }", "on: no device of this box is watched"),
     ] {
         assert!(
@@ -159,6 +212,11 @@ fn what_is_right_is_not_told() {
         "on = { point = \"humidity\" }\nwhen = \"value * value * value > 8000000\"",
         "on = { point = \"temperature\" }\nwhen = \"value > 30 || points.humidity > 60\"",
         "on = { point = \"state\" }\nwhen = \"value == 'open' && 'door' in device.tags\"",
+        "on = { point = \"temperature\" }\nwhen = \"value == 45 || value in [1, 2.5] || points.state in ['a', 'b']\"",
+        "on = { point = \"humidity\" }\nwhen = \"quality != 'good' && device.id == 't1' && !('roof' in device.tags)\"",
+        "on = { event = \"contact.opened\" }\nwhen = \"device.tags.exists(tag, tag == 'door') && params.user == 3\"",
+        "on = { event = \"contact.opened\" }\nper = \"unit\"\nunless = { events = [\"lock.unlocked\"], within_s = 5, same = \"building\" }",
+        "on = { event = \"contact.opened\" }\nper = \"device\"\nunless = { events = [\"lock.unlocked\"], within_s = 5, same = \"unit\" }",
         "on = { kind = \"sensor\" }\nabsent_s = 60",
         "on = { event = \"device.offline\" }\nends = \"device.online\"\nfor_s = 5",
     ] {
