@@ -59,6 +59,22 @@ impl<'a> Names<'a> {
         for (index, event) in config.unless.iter().flat_map(|unless| unless.events.iter().enumerate()) {
             known(&["unless", "events", &index.to_string()], "event", Some(event), &self.events);
         }
+        for (trial, steps) in
+            config.test.iter().enumerate().map(|(index, trial)| (index.to_string(), &trial.steps))
+        {
+            for (number, step) in steps.iter().enumerate().map(|(index, step)| (index.to_string(), step)) {
+                let path = ["test", &trial, "steps", &number];
+                known(&[path.as_slice(), &["event"]].concat(), "event", step.event.as_deref(), &self.events);
+                for point in step.points.keys().map(PointName::as_str) {
+                    known(
+                        &[path.as_slice(), &["points", point]].concat(),
+                        "point",
+                        Some(point),
+                        &self.points,
+                    );
+                }
+            }
+        }
         out
     }
 }

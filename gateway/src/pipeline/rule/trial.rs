@@ -7,6 +7,7 @@ use super::catalogue::{Catalogue, Model, STANDARD_ENDS};
 use super::config::{RuleConfig, Step, Trial, TrialDevice};
 use super::engine::Engine;
 use super::rules::{Rules, Trigger};
+use super::sides::word;
 use super::state::needs;
 use crate::model::check::Problem;
 use crate::model::command::TICK;
@@ -46,6 +47,11 @@ pub(super) fn problems(config: &RuleConfig, catalogue: &Catalogue) -> Vec<Proble
 }
 
 fn shape(out: &mut Vec<Problem>, trial: &Trial, index: &str) {
+    let speaks = |name: &DeviceId| trial.steps.iter().any(|step| step_of(step) == name.as_str());
+    for name in trial.devices.keys().filter(|name| !speaks(name)) {
+        let path = ["test", index, "devices", name.as_str()];
+        out.push(Problem::error(&path, format!("no step is one of the device \"{name}\"")));
+    }
     let mut before = 0.0;
     for (number, step) in trial.steps.iter().enumerate() {
         let path = ["test", index, "steps", &number.to_string()];
@@ -57,6 +63,11 @@ fn shape(out: &mut Vec<Problem>, trial: &Trial, index: &str) {
             out.push(Problem::error(&path, "a step is an `event` or some `points`"));
         }
     }
+}
+
+/// The device that a step is of.
+fn step_of(step: &Step) -> &str {
+    step.device.as_ref().map_or(IT, |id| id.as_str())
 }
 
 fn compared(path: &[&str], name: &str, came: &[u64], said: &[f64]) -> Option<Problem> {
@@ -104,13 +115,13 @@ impl Play {
         config.on.devices.clear();
         let rule = super::compile::compiled(&config, &mut Vec::new());
         let on_gateway = rule.watches_gateway();
-        let names = trial.steps.iter().map(|step| step.device.as_ref().map_or(IT, |id| id.as_str()));
+        let names = trial.steps.iter().map(step_of);
         let names: BTreeSet<&str> = names.chain([IT]).collect();
         let mut directory = Directory::default();
         for name in names {
             let id = DeviceId::new(name).map_err(|error| error.to_string())?;
             let facts = trial.devices.get(&id).cloned().unwrap_or_default();
-            let steps = trial.steps.iter().filter(|s| s.device.as_ref().map_or(IT, |id| id.as_str()) == name);
+            let steps = trial.steps.iter().filter(|step| step_of(step) == name);
             let entry = entry(&config, &rule.trigger(), &facts, steps, catalogue)?;
             directory.devices.insert(id, entry);
         }
@@ -258,9 +269,21 @@ fn entry<'a>(
             }
         }
     };
+    if facts.profile.is_some()
+        && let Some(event) =
+            steps.clone().filter_map(|step| step.event.as_ref()).find(|event| !model.tells(event))
+    {
+        return Err(format!("profile {:?} does not tell {event:?}", profile.as_str()));
+    }
     let Model { kind, mut points, mut events, .. } = model;
     for (point, value) in steps.clone().flat_map(|step| &step.points) {
-        points.entry(point.clone()).or_insert_with(|| type_of(value));
+        let told = word(*points.entry(point.clone()).or_insert_with(|| type_of(value)));
+        if told != word(type_of(value)) {
+            let (point, profile, said) = (point.as_str(), profile.as_str(), word(type_of(value)));
+            return Err(format!(
+                "the point {point:?} of profile {profile:?} is {told}, and the step says {said}"
+            ));
+        }
     }
     events.extend(steps.filter_map(|step| step.event.clone()));
     events.extend(config.on.event.clone());

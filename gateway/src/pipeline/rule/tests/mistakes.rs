@@ -245,6 +245,37 @@ fn a_test_that_fails_says_what_came() {
         ]
     );
     assert_eq!(late[0].problem.path, ["rule", "0", "test", "0", "raised_s"]);
+    for (lines, path, said) in [
+        (
+            "steps = [{ at_s = 1, event = \"contact.opend\" }]",
+            "steps.0.event",
+            "there is no event \"contact.opend\"",
+        ),
+        (
+            "steps = [{ at_s = 1, points = { temprature = 3.5 } }]",
+            "steps.0.points.temprature",
+            "there is no point \"temprature\"",
+        ),
+        (
+            "devices = { b = { profile = \"door-lock\" } }\nsteps = [{ at_s = 1, event = \"contact.opened\" }]",
+            "devices.b",
+            "no step is one of the device \"b\"",
+        ),
+        (
+            "devices = { b = { profile = \"door-lock\" } }\nsteps = [{ at_s = 1, event = \"contact.opened\", device = \"b\" }]",
+            "",
+            "profile \"door-lock\" does not tell \"contact.opened\"",
+        ),
+        (
+            "devices = { t = { profile = \"climate\" } }\nsteps = [{ at_s = 1, points = { humidity = \"3\" }, device = \"t\" }]",
+            "",
+            "the point \"humidity\" of profile \"climate\" is a number, and the step says a text",
+        ),
+    ] {
+        let slip = found(lines);
+        let told = slip.iter().map(|finding| (finding.problem.path[4..].join("."), &finding.problem.message));
+        assert!(told.clone().any(|(at, message)| at == path && message.contains(said)), "{lines}: {slip:?}");
+    }
     let order =
         found("steps = [{ at_s = 9, event = \"contact.opened\" }, { at_s = 1, event = \"contact.closed\" }]");
     assert_eq!(order[0].problem.path, ["rule", "0", "test", "0", "steps", "1"]);
