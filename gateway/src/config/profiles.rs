@@ -62,7 +62,7 @@ pub(super) fn read(
     for ((base, tree), name) in texts.trees().zip(names) {
         let mut walk = Walk::new(&schema, &texts.lost);
         walk.document(&tree, base..base + 1);
-        let found = !walk.notes.is_empty();
+        let found = walk.found();
         notes.append(&mut walk.notes);
         match ProfileName::new(&name) {
             Ok(id) if !found => {

@@ -78,7 +78,7 @@ fn own(texts: &mut Texts, names: Vec<String>, notes: &mut Vec<Note>) -> Vec<(usi
     for ((base, tree), file) in texts.trees().zip(names) {
         let mut walk = Walk::new(&schema, &texts.lost);
         walk.document(&tree, base..base + 1);
-        let found = !walk.notes.is_empty();
+        let found = walk.found();
         notes.append(&mut walk.notes);
         let node = Spanned::new(base..base + 1, DeValue::Table(tree));
         let rules = if found { None } else { part::<RuleFile>(&node, notes) };

@@ -91,6 +91,20 @@ pub(super) fn type_hint(node: &Node<'_>, schema: &Value) -> Option<String> {
         DeValue::Float(number) if has("string") => Some(format!("write \"{}\" with quotes", number.as_str())),
         DeValue::Boolean(value) if has("string") => Some(format!("write \"{value}\" with quotes")),
         DeValue::String(text) if has("array") => Some(format!("write [{text:?}]")),
+        DeValue::Integer(number) if has("array") => Some(format!("write [{number}]")),
+        DeValue::Float(number) if has("array") => Some(format!("write [{}]", number.as_str())),
+        DeValue::Table(_) if has("array") => {
+            Some("a list of tables has two brackets around its header, [[…]]".to_owned())
+        }
+        DeValue::Array(_) if has("object") => {
+            Some("a single table has one bracket around its header, […]".to_owned())
+        }
+        DeValue::String(_) if has("object") => {
+            let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+            let keys: Vec<String> =
+                required.filter_map(Value::as_str).map(|key| format!("{key} = …")).collect();
+            (!keys.is_empty()).then(|| format!("write {{ {} }}", keys.join(", ")))
+        }
         _ => None,
     }
 }

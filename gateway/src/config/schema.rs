@@ -56,6 +56,11 @@ impl<'a> Walk<'a> {
         self.table(root, &span, schema, &mut Vec::new());
     }
 
+    /// Whether anything is wrong, told or lost with a syntax mistake.
+    pub(super) fn found(&self) -> bool {
+        !self.notes.is_empty() || !self.bad.is_empty()
+    }
+
     fn resolve(&self, mut schema: &'a Value) -> &'a Value {
         for _ in 0..DEPTH_MAX {
             let target = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix('#'));
@@ -285,18 +290,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Alternatives that nothing in the value tells apart: the one with the fewest mistakes speaks.
+    /// Alternatives: the one with the fewest mistakes speaks, first among those of the value's type.
     fn any_of(&mut self, node: &Node<'_>, choices: &[&'a Value], path: &mut Vec<String>) {
         let begun = self.notes.len();
-        let mut best: Option<Vec<Note>> = None;
+        let mut told: Vec<(bool, Vec<Note>)> = Vec::new();
         for choice in choices {
             self.value(node, choice, path);
-            let found = self.notes.split_off(begun);
-            if best.as_ref().is_none_or(|best| found.len() < best.len()) {
-                best = Some(found);
-            }
+            told.push((scalar::wrong_type(node, choice).is_some(), self.notes.split_off(begun)));
         }
-        self.notes.extend(best.unwrap_or_default());
+        let best = told.into_iter().min_by_key(|(other, found)| (found.len(), *other));
+        self.notes.extend(best.map(|(_, found)| found).unwrap_or_default());
     }
 
     fn text(&mut self, node: &Node<'_>, text: &str, schema: &'a Value, path: &[String]) {

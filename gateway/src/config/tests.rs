@@ -97,7 +97,7 @@ fn the_good_one_is_good() {
 fn keys_and_kinds() {
     check("compound", "compund", "3:1 unknown key `compund`", "did you mean `compound`?");
     check("[gateway]", "[gatway]", "1:2 unknown key `gatway`", "did you mean `gateway`?");
-    check("[clients.z2m]", "[[clients.z2m]]", "8:1 `z2m` must be a table, not a list", "");
+    check("[clients.z2m]", "[[clients.z2m]]", "8:1 `z2m` must be a table, not a list", "one bracket");
     check("base = \"zigbee2mqtt\"", "xyzzy = 1", "9:1 unknown key `xyzzy`", "valid here: base, bus");
     check("address = \"sos-1\"\n", "", "11:10 [devices.sos-1] lacks the key `address`", "`{address}`");
     check("lan.broker]", "lan.brokr]", "5:12 unknown kind `brokr`", "did you mean [buses.lan.broker]?");

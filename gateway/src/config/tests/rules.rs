@@ -103,6 +103,21 @@ fn mistakes_in_rules_have_their_places() {
     assert_eq!(places(&wrong, ""), ["14:12 test \"a press\": it is raised at 0 s, and should at 1 s"]);
     let wrong = OWN.replace("\n[rule.raise]", "when = \"params.x >\"\n[rule.raise]");
     assert!(places(&wrong, "")[0].starts_with("5:8 "), "{:?}", places(&wrong, ""));
+    // One slip costs one message.
+    let wrong = OWN.replace("button.pressed\", dev", "button.pressed\"， dev");
+    let found = places(&wrong, "");
+    assert!(found.len() == 1 && found[0].starts_with("4:32 missing comma"), "{found:?}");
+    let wrong = OWN.replace("event = \"button.pressed\" }", "points = { battery = nan } }");
+    assert_eq!(places(&wrong, ""), ["13:43 `battery` must be a finite number"]);
+    for (right, slip, said) in [
+        ("[[rule]]", "[rule]", "two brackets"),
+        ("raised_s = [0]", "raised_s = 0", "write [0]"),
+        ("title = { zh = \"甲\", en = \"mine\" }", "title = \"甲\"", "write { zh = …, en = … }"),
+        ("\n[rule.raise]", "when = \"value ＞ 3\"\n\n[rule.raise]", "write `>` instead"),
+    ] {
+        let report = with_own(&OWN.replacen(right, slip, 1), "").1.unwrap_err().text();
+        assert!(report.contains(said), "{slip}: {report}");
+    }
     assert_eq!(
         places(OWN, "rules_disabled = [\"tampr\"]"),
         ["4:19 there is no rule \"tampr\" to switch off"]
