@@ -251,6 +251,8 @@ impl Engine {
             return;
         }
         let at = firm_at.as_ref().unwrap_or(&turn.now.at);
+        // The rule may have been changed meanwhile.
+        let condition = signals::condition(&rule.config, condition);
         turn.signals.push(signals::raise(&rule.config, key, at, condition, lasts));
         if lasts {
             standing.phase = Phase::Raised;

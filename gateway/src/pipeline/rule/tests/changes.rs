@@ -153,3 +153,17 @@ fn what_a_rule_does_not_watch_any_more_is_over() {
     bench.event(20, "c1", "contact.closed");
     assert_eq!(bench.told, ["0 +r/c1", "20 -r/c1"]);
 }
+
+#[test]
+fn what_waits_is_raised_as_the_rule_says_by_then() {
+    let text = rule("held", "on = { event = \"contact.opened\" }\nfor_s = 60");
+    let mut bench = Bench::new(&text, DOORS);
+    bench.event(0, "c1", "contact.opened");
+    bench.restart(&text.replace("minor", "critical"), DOORS);
+    let now = bench.now(60_000);
+    let mut signals = Vec::new();
+    let (_, due) = bench.engine.next_due().unwrap();
+    bench.engine.fire(&now, &due, 0, &mut signals);
+    let Signal::Raise(raise) = &signals[0] else { panic!("{signals:?}") };
+    assert_eq!(raise.condition.severity, Some(crate::model::record::Severity::Critical));
+}
