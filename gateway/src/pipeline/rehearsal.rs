@@ -8,10 +8,10 @@ use super::{OWN, Pipeline};
 use crate::model::action::{Action, Progress, Report};
 use crate::model::alarm::Alarm;
 use crate::model::command::{Actor, AlarmOrder, AlarmVerb, Origin, is_tick, tick};
-use crate::model::ids::{DeviceId, RuleName, Seq};
+use crate::model::ids::{BusName, DeviceId, RuleName, Seq};
 use crate::model::journal::Fold;
 use crate::model::limits::{FOLD_DEPTH_MAX, FOLD_DRAFTS_MAX};
-use crate::model::record::{Body, Draft, Record};
+use crate::model::record::{Body, Draft, Record, Value};
 
 /// Ticks between two records: each fires some dozens of deadlines, so that this is far more than a box can have waiting.
 const TICKS_MAX: usize = 512;
@@ -19,8 +19,12 @@ const TICKS_MAX: usize = 512;
 /// Events of the gateway that orders of people leave behind.
 const OF_COMMANDS: &str = "command.";
 
-/// What makes an alarm of the past and one of the rehearsal the same: rule, device, and whether it is a test.
-type About = (Option<RuleName>, DeviceId, bool);
+/// Parameters by which the box itself says what of it is meant.
+const OF_GATEWAY: [&str; 3] = ["bus", "uplink", "notifier"];
+
+/// What makes an alarm of the past and one of the rehearsal the same: rule, device, of the box itself which part, and
+/// whether it is a test.
+type About = (Option<RuleName>, DeviceId, Option<String>, bool);
 
 /// A pipeline that is shown the past.
 #[derive(Debug)]
@@ -186,7 +190,13 @@ impl Rehearsal {
 }
 
 fn about(record: &Record, alarm: &Alarm) -> About {
-    (alarm.rule.clone(), alarm.raised.device.id.clone(), record.test)
+    let device = &alarm.raised.device;
+    let named = OF_GATEWAY.iter().find_map(|name| alarm.raised.params.get(*name));
+    let part = match named {
+        Some(Value::Text(part)) if device.is_gateway() => Some(part.to_string()),
+        _ => device.bus.as_ref().filter(|_| device.is_gateway()).map(BusName::to_string),
+    };
+    (alarm.rule.clone(), device.id.clone(), part, record.test)
 }
 
 /// The report of a device that does what it is asked.

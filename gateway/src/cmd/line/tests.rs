@@ -438,3 +438,34 @@ fn a_rehearsal_finds_the_alarms_that_there_were() {
     assert!(same > 0);
     assert!(house.clock.now().mono_ms > 0);
 }
+
+#[test]
+fn a_rehearsal_tells_the_alarms_of_two_buses_apart() {
+    let bus = |name: &str| BusName::new(name).unwrap();
+    let buses = "[buses.a.modbus]\ntcp = \"127.0.0.1:1502\"\n[buses.b.modbus]\ntcp = \"127.0.0.1:1503\"\n";
+    let (_config, loaded) = compound_of(buses, "");
+    let clock = crate::store::testing::clock();
+    let mut house = House::open(tempfile::tempdir().unwrap(), &loaded, &clock);
+    let lost = |name: &str, at: Stamp| {
+        let mut draft = event(0, "bus.session_lost", at);
+        if let Body::Event(event) = &mut draft.body {
+            event.device = DeviceRef::gateway(Some(&bus(name)));
+            event.params.insert("bus".to_owned(), Value::Text(name.into()));
+        }
+        draft
+    };
+    // The first of both is closed; when it comes again it is a new one.
+    for (name, wait_ms) in [("a", 1_000), ("b", 1_000), ("", 7_200_000), ("a", 1_000)] {
+        let at = clock.now();
+        let draft = match name {
+            "" => house.draft(0, &Step::Orders(AlarmVerb::Close, at)),
+            name => lost(name, at),
+        };
+        house.core.append(vec![draft]).unwrap();
+        clock.advance_ms(wait_ms);
+    }
+    let (pipeline, _) = rehearsal(&loaded, Arc::clone(&loaded.rules));
+    let outcome = rehearse(&house.core.reader().unwrap(), pipeline, Range::default()).unwrap();
+    let tally = outcome.rules["bus-session-lost"];
+    assert_eq!((tally.would, tally.really), (3, 3), "{outcome:?}");
+}
