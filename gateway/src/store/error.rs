@@ -23,6 +23,9 @@ pub enum StoreError {
         path.display()
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    /// Only the gateway itself brings it up to date.
+    #[error("the journal {} has an older schema; start the gateway once to bring it up to date", path.display())]
+    Older { path: PathBuf },
     /// There is no journal to read.
     #[error("no journal in {}; give the data_dir of a gateway that has run", dir.display())]
     Missing { dir: PathBuf },

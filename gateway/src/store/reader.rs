@@ -44,10 +44,7 @@ impl Reader {
         }
         let conn = schema::open_reader(&path)?;
         if schema::version(&conn, &path)? < schema::VERSION {
-            return Err(StoreError::damaged(
-                &path,
-                "its schema is older; start the gateway once to bring it up to date",
-            ));
+            return Err(StoreError::Older { path });
         }
         Ok(Self { conn, path })
     }

@@ -10,7 +10,7 @@ use crate::model::record::{Body, Class, Record, Severity, Value};
 use super::super::schema;
 use super::super::testing::{Image, clock, event, open, open_on, records, uplink};
 use super::super::witness;
-use super::super::{Core, How, StoreError};
+use super::super::{Core, How, Reader, StoreError};
 
 fn damaged(dir: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -185,6 +185,17 @@ fn damage_met_while_writing_is_noted_for_the_next_start() {
     drop(core);
     let (_core, opened) = open(dir.path(), &clock).unwrap();
     assert!(matches!(opened.how, How::Reset { set_aside: Some(_), .. }), "{opened:?}");
+}
+
+#[test]
+fn an_older_schema_is_not_read_before_it_is_migrated() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    drop(open(dir.path(), &clock).unwrap());
+    let path = dir.path().join("journal.db");
+    let older = schema::VERSION - 1;
+    Connection::open(&path).unwrap().execute_batch(&format!("PRAGMA user_version = {older}")).unwrap();
+    let error = Reader::open(dir.path()).unwrap_err();
+    assert!(!error.is_damage() && error.to_string().contains("start the gateway once"), "{error}");
 }
 
 #[test]
