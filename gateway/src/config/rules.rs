@@ -142,7 +142,11 @@ impl Loaded {
             texts.add(name, bytes.clone());
         }
         // Apart from the configuration's own files, whatever they are called.
-        let names = files.iter().enumerate().map(|(index, (name, _))| format!("{index}:{name}")).collect();
+        let names = files
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| format!("{name} (file {})", index + 1))
+            .collect();
         let own = own(&mut texts, names, &mut notes);
         let new: BTreeSet<&RuleName> =
             own.iter().flat_map(|(_, source)| &source.rules.rule).map(|rule| &rule.name).collect();

@@ -134,6 +134,9 @@ fn further_files_replace_rules_by_name() {
     assert_eq!(rules.len(), before);
     let mine = rules.configs().find(|rule| rule.name.as_str() == "mine").unwrap();
     assert_eq!(mine.raise.severity, crate::model::record::Severity::Major);
+    let twice = ["x.toml", "y.toml"].map(|name| (name.to_owned(), OWN.as_bytes().to_vec()));
+    let report = loaded.rules_with(&twice).unwrap_err().text();
+    assert!(report.contains("a rule \"mine\" stands in x.toml (file 1) already"), "{report}");
     let wrong = OWN.replace("raised_s = [0]", "raised_s = []");
     let report = loaded.rules_with(&[("x.toml".to_owned(), wrong.into_bytes())]).unwrap_err();
     let told = report.findings().iter().find(|finding| finding.weight == Weight::Error).unwrap();
