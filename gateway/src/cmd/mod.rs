@@ -111,7 +111,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Whoever reads what a command writes may stop at any time, as `head` does: that is no failure.
 fn until_unread(result: anyhow::Result<()>) -> anyhow::Result<()> {
     let unread = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        kind.or(json) == Some(io::ErrorKind::BrokenPipe)
     };
     match result {
         Err(error) if error.chain().any(unread) => Ok(()),
@@ -208,5 +210,7 @@ mod tests {
         let gone = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("could not write");
         assert!(until_unread(Err(gone)).is_ok());
         assert!(until_unread(Err(io::Error::from(io::ErrorKind::StorageFull).into())).is_err());
+        let gone = serde_json::Error::io(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(until_unread(Err(gone.into())).is_ok());
     }
 }
