@@ -141,6 +141,11 @@ async fn what_a_platform_may_not_say_is_refused_by_name() {
     other["args"]["rev"] = json!(2);
     let other = order(&platform, &gateway, &other).await;
     assert_eq!(other["code"], "command_not_allowed");
+    // One that is retained is refused at once, not only where it is found later.
+    platform.publish(&topic(&gateway), good("kept-at-once").to_string(), true);
+    let at_once = "the answer to a command that is retained while the box is there";
+    let answer = eventually(at_once, SOON, || answers(&platform, "kept-at-once").pop()).await;
+    assert_eq!(answer["code"], "down_retained");
     // One that was published while the box was away is of unknown age.
     gateway.stop().await;
     platform.publish(&topic(&gateway), good("kept").to_string(), true);

@@ -261,8 +261,10 @@ impl Connection<'_> {
     /// Subscribes to commands and to our own state. Says whether the state will be heard; a refusal stops nothing.
     async fn subscribe(&mut self) -> Result<bool, LinkError> {
         let topics = self.shell.wording.topics.clone();
-        let filters = [topics.down_filter(), topics.state()];
-        let filters = filters.map(|filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce));
+        let at_least_once = |filter| SubscribeFilterInput::new(filter, QoS::AtLeastOnce);
+        // What is retained must be known for it also when it comes at once: it would come again with each connection.
+        let filters =
+            [at_least_once(topics.down_filter()).preserve_retain(true), at_least_once(topics.state())];
         let notice = self
             .client
             .try_subscribe_many_tracked(filters)
