@@ -30,9 +30,9 @@ const ORDER_MAX: Duration = Duration::from_mins(2);
 const ORDER_LIFETIME_MS: u64 = 60_000;
 /// Alarms of one answer.
 const PAGE_MAX: usize = 200;
-/// Longest name and longest reason that a person may give, in bytes.
-const OPERATOR_BYTES_MAX: usize = 128;
-const REASON_BYTES_MAX: usize = 1_024;
+/// Longest name and longest reason that a person may give, in characters.
+const OPERATOR_CHARS_MAX: usize = 128;
+const REASON_CHARS_MAX: usize = 1_024;
 /// Questions answered at once.
 const EXCHANGES_MAX: usize = 16;
 
@@ -121,7 +121,8 @@ impl Counter {
                     Some(operator) => format!("{operator} ({user})"),
                     None => user,
                 };
-                if operator.len() > OPERATOR_BYTES_MAX || reason.len() > REASON_BYTES_MAX {
+                let is_long = |text: &str, chars_max| text.chars().count() > chars_max;
+                if is_long(&operator, OPERATOR_CHARS_MAX) || is_long(&reason, REASON_CHARS_MAX) {
                     return Answer::Error("the operator or the reason is too long".to_owned());
                 }
                 let boot: String = at.boot.0.chars().take(8).collect();
@@ -263,7 +264,7 @@ mod tests {
             assert_eq!(nothing, Answer::Alarms { alarms: Vec::new(), more: false });
             let order = Question::Order {
                 order: Verb::Snapshot,
-                operator: Some("guard 3".to_owned()),
+                operator: Some("三号岗值班保安".repeat(10)),
                 reason: "a look".to_owned(),
             };
             let Answer::Done(done) = ask(&path, &order).await.unwrap() else {

@@ -5,10 +5,13 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::fmt;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::status::{CommandResult, Outcome};
 use super::topics::Topics;
@@ -23,9 +26,9 @@ use crate::model::stamp::{ClockTrust, Stamp};
 /// Longest id of a command, in bytes: it is kept and repeated in the answer.
 pub const COMMAND_ID_BYTES_MAX: usize = 64;
 
-/// Longest operator and longest reason, in bytes.
-pub const OPERATOR_BYTES_MAX: usize = 128;
-pub const REASON_BYTES_MAX: usize = 1_024;
+/// Longest operator and longest reason, in characters, as schemas count.
+pub const OPERATOR_CHARS_MAX: usize = 128;
+pub const REASON_CHARS_MAX: usize = 1_024;
 
 /// Longest lifetime of a command: a week covers a replay ordered before a holiday; nothing that acts lives as long.
 pub const LIFETIME_S_MAX: u32 = 7 * 24 * 3_600;
@@ -33,8 +36,8 @@ pub const LIFETIME_S_MAX: u32 = 7 * 24 * 3_600;
 /// A clock of the platform may be ahead of the box's by this much before its command counts as from the future.
 pub const SKEW_MS_MAX: u64 = 60_000;
 
-/// Longest nonce.
-pub const NONCE_BYTES_MAX: usize = 64;
+/// Longest nonce, in characters.
+pub const NONCE_CHARS_MAX: usize = 64;
 
 /// Why a message was not taken: the counted reason, and a text that names what is wrong.
 pub type Refused = (Refusal, String);
@@ -163,12 +166,42 @@ pub struct CommandMessage {
     #[schemars(length(min = 1, max = 1_024))]
     pub reason: String,
     /// Arguments of the command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "each_once", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "std::collections::BTreeMap<String, Value>")]
-    pub args: Option<Value>,
+    pub args: Option<Map<String, Value>>,
     /// Reserved for a signature over the command; not checked by v1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Value>,
+}
+
+/// Arguments, each once: of two of one name, one would be done and the other be thought to be.
+fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    struct Args;
+
+    impl<'de> Visitor<'de> for Args {
+        type Value = Option<Map<String, Value>>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("`args` to be an object")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut given: A) -> Result<Self::Value, A::Error> {
+            let mut args = Map::new();
+            while let Some((name, value)) = given.next_entry::<String, Value>()? {
+                if args.contains_key(&name) {
+                    return Err(A::Error::custom(format!("`args` holds {name:?} twice")));
+                }
+                args.insert(name, value);
+            }
+            Ok(Some(args))
+        }
+    }
+
+    deserializer.deserialize_any(Args)
 }
 
 /// When a command was issued: by the platform's clock (`time`), or by the box's own (`bootid` and `monotonic` as
@@ -270,9 +303,9 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refused> {
 }
 
 /// A text for people and logs: not empty, bounded, without control characters.
-pub(super) fn plain(name: &str, text: &str, bytes_max: usize) -> Result<(), Refused> {
-    if text.trim().is_empty() || text.len() > bytes_max {
-        return Err(malformed(format!("`{name}` has {} bytes; give 1 to {bytes_max}", text.len())));
+pub(super) fn plain(name: &str, text: &str, chars_max: usize) -> Result<(), Refused> {
+    if text.trim().is_empty() || text.chars().count() > chars_max {
+        return Err(malformed(format!("`{name}` is blank or has more than {chars_max} characters")));
     }
     if text.chars().any(char::is_control) {
         return Err(malformed(format!("`{name}` holds a control character")));
@@ -305,13 +338,8 @@ fn parse_command(text: &str) -> Result<Command, Refused> {
     if !(1..=LIFETIME_S_MAX).contains(&message.lifetime_s) {
         return Err(malformed(format!("`lifetime_s` is 1 to {LIFETIME_S_MAX}")));
     }
-    plain("operator", &message.operator, OPERATOR_BYTES_MAX)?;
-    plain("reason", &message.reason, REASON_BYTES_MAX)?;
-    let args = match message.args {
-        None => Value::Object(serde_json::Map::new()),
-        Some(args @ Value::Object(_)) => args,
-        Some(_) => return Err(malformed("`args` is an object")),
-    };
+    plain("operator", &message.operator, OPERATOR_CHARS_MAX)?;
+    plain("reason", &message.reason, REASON_CHARS_MAX)?;
     Ok(Command {
         id: message.id,
         command: message.command,
@@ -319,7 +347,7 @@ fn parse_command(text: &str) -> Result<Command, Refused> {
         lifetime_s: message.lifetime_s,
         operator: message.operator,
         reason: message.reason,
-        args,
+        args: Value::Object(message.args.unwrap_or_default()),
         signature: message.signature,
     })
 }
@@ -362,7 +390,7 @@ fn parse_receipt(text: &str) -> Result<Receipt, Refused> {
 
 fn parse_time(text: &str) -> Result<TimeAnswer, Refused> {
     let message: TimeMessage = json(text)?;
-    plain("nonce", &message.nonce, NONCE_BYTES_MAX)?;
+    plain("nonce", &message.nonce, NONCE_CHARS_MAX)?;
     Ok(TimeAnswer { wall_ms: wall_ms("time", &message.time)?, nonce: message.nonce })
 }
 
@@ -402,7 +430,8 @@ pub fn answer_to_refused(
     if topic != topics.down_command() {
         return None;
     }
-    let named: Named = serde_json::from_str(bounded(payload).ok()?).ok()?;
+    // Also what is too large, too deep or not UTF-8 elsewhere may bear an id: the rest is passed over and not kept.
+    let named: Named = serde_json::from_slice(payload).ok()?;
     let command = named.command.as_str().filter(|name| is_command_name(name)).unwrap_or_default().to_owned();
     is_id(&named.id).then(|| CommandResult {
         id: named.id,

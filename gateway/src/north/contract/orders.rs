@@ -15,12 +15,12 @@ use crate::model::command::{AlarmVerb, Verb};
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::record;
 
-/// Longest name of an alarm: an epoch, a position and a rule.
-const ALARM_BYTES_MAX: usize = 160;
-/// Longest assignee and tag, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-/// Longest note of a handled alarm and longest text to speak, in bytes: 500 Chinese characters. Speakers may take less.
-const TEXT_BYTES_MAX: usize = 1_500;
+/// Longest name of an alarm, in characters like all that follow: an epoch, a position and a rule.
+const ALARM_CHARS_MAX: usize = 160;
+/// Longest assignee, tag, name of a clip and text value.
+const NAME_CHARS_MAX: usize = 128;
+/// Longest note of a handled alarm and longest text to speak. Speakers may take less.
+const TEXT_CHARS_MAX: usize = 500;
 /// Speakers and tags of one command.
 const SPEAKERS_MAX: usize = 64;
 const TAGS_MAX: usize = 16;
@@ -227,7 +227,7 @@ fn read<T: for<'de> Deserialize<'de>>(args: &Value) -> Result<T, Refused> {
 }
 
 fn alarm_verb(alarm: String, rev: Option<u64>, act: AlarmVerb) -> Result<Verb, Refused> {
-    plain("args.alarm", &alarm, ALARM_BYTES_MAX)?;
+    plain("args.alarm", &alarm, ALARM_CHARS_MAX)?;
     Ok(Verb::Alarm { alarm, rev, act })
 }
 
@@ -239,14 +239,14 @@ pub fn alarm(args: &Value, act: AlarmVerb) -> Result<Verb, Refused> {
 
 pub fn assign(args: &Value) -> Result<Verb, Refused> {
     let AssignArgs { alarm, rev, assignee } = read(args)?;
-    plain("args.assignee", &assignee, NAME_BYTES_MAX)?;
+    plain("args.assignee", &assignee, NAME_CHARS_MAX)?;
     alarm_verb(alarm, rev, AlarmVerb::Assign { assignee })
 }
 
 pub fn handle(args: &Value) -> Result<Verb, Refused> {
     let HandleArgs { alarm, rev, result, note } = read(args)?;
     if !note.is_empty() {
-        plain("args.note", &note, TEXT_BYTES_MAX)?;
+        plain("args.note", &note, TEXT_CHARS_MAX)?;
     }
     alarm_verb(alarm, rev, AlarmVerb::Handle { result, note })
 }
@@ -266,7 +266,7 @@ fn on_speakers(speakers: &[DeviceId], tags: &[String]) -> Result<(), Refused> {
     if speakers.len() > SPEAKERS_MAX || tags.len() > TAGS_MAX {
         return Err(malformed(format!("at most {SPEAKERS_MAX} speakers and {TAGS_MAX} tags at once")));
     }
-    tags.iter().try_for_each(|tag| plain("args.tags", tag, NAME_BYTES_MAX))
+    tags.iter().try_for_each(|tag| plain("args.tags", tag, NAME_CHARS_MAX))
 }
 
 pub fn speak(args: &Value) -> Result<Verb, Refused> {
@@ -275,8 +275,8 @@ pub fn speak(args: &Value) -> Result<Verb, Refused> {
     if text.is_some() == clip.is_some() {
         return Err(malformed("give either `args.text` or `args.clip`"));
     }
-    text.iter().try_for_each(|text| plain("args.text", text, TEXT_BYTES_MAX))?;
-    clip.iter().try_for_each(|clip| plain("args.clip", clip, NAME_BYTES_MAX))?;
+    text.iter().try_for_each(|text| plain("args.text", text, TEXT_CHARS_MAX))?;
+    clip.iter().try_for_each(|clip| plain("args.clip", clip, NAME_CHARS_MAX))?;
     if volume > VOLUME_MAX || !(1..=REPEAT_MAX).contains(&repeat) {
         return Err(malformed(format!(
             "`args.volume` is 0 to {VOLUME_MAX}, `args.repeat` 1 to {REPEAT_MAX}"
@@ -312,7 +312,7 @@ pub fn relay(args: &Value) -> Result<Verb, Refused> {
 pub fn set(args: &Value) -> Result<Verb, Refused> {
     let SetArgs { device, point, value } = read(args)?;
     if let record::Value::Text(text) = &value {
-        plain("args.value", text, NAME_BYTES_MAX)?;
+        plain("args.value", text, NAME_CHARS_MAX)?;
     }
     Ok(Verb::Set { device, point, value })
 }
@@ -322,7 +322,7 @@ pub fn snapshot(args: &Value) -> Result<SnapshotArgs, Refused> {
     if !(1..=PAGE_MAX).contains(&args.max) {
         return Err(malformed(format!("`args.max` is 1 to {PAGE_MAX}")));
     }
-    args.after.iter().try_for_each(|after| plain("args.after", after, ALARM_BYTES_MAX))?;
+    args.after.iter().try_for_each(|after| plain("args.after", after, ALARM_CHARS_MAX))?;
     Ok(args)
 }
 
@@ -359,11 +359,15 @@ mod tests {
     #[test]
     fn arguments_are_read_strictly() {
         let ack: Reader = |args| alarm(args, AlarmVerb::Acknowledge);
-        let good: [(Reader, Value); 10] = [
+        let good: [(Reader, Value); 11] = [
             (ack, json!({ "alarm": "e-1-r" })),
             (ack, json!({ "alarm": "e-1-r", "rev": 3 })),
             (assign, json!({ "alarm": "e-1-r", "assignee": "duty-3" })),
-            (handle, json!({ "alarm": "e-1-r", "result": "false", "note": "老鼠" })),
+            (assign, json!({ "alarm": "e-1-r", "assignee": "值".repeat(NAME_CHARS_MAX) })),
+            (
+                handle,
+                json!({ "alarm": "e-1-r", "result": "false", "note": "老鼠".repeat(TEXT_CHARS_MAX / 2) }),
+            ),
             (shelve, json!({ "alarm": "e-1-r", "for_s": 3600 })),
             (speak, json!({ "tags": ["gate"], "text": "请注意" })),
             (hush, json!({ "speakers": ["horn-1"] })),
@@ -374,7 +378,7 @@ mod tests {
         for (reader, args) in good {
             assert!(reader(&args).is_ok(), "{args}: {:?}", reader(&args));
         }
-        let bad: [(Reader, Value); 16] = [
+        let bad: [(Reader, Value); 17] = [
             (ack, json!({})),
             (ack, json!({ "alarm": "" })),
             (ack, json!({ "alarm": 5 })),
@@ -382,6 +386,7 @@ mod tests {
             (ack, json!({ "alarm": "e-1-r", "rev": -1 })),
             (ack, json!({ "alarm": "e-1-r", "all": true })),
             (handle, json!({ "alarm": "e-1-r", "result": "whatever" })),
+            (handle, json!({ "alarm": "e-1-r", "result": "false", "note": "x".repeat(TEXT_CHARS_MAX + 1) })),
             (shelve, json!({ "alarm": "e-1-r", "for_s": 604_801 })),
             (speak, json!({ "text": "no speaker" })),
             (speak, json!({ "tags": ["gate"] })),

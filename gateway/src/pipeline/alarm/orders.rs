@@ -7,8 +7,8 @@ use crate::model::alarm::{Change, ChangeKind, HandlingResult, Stage};
 use crate::model::command::{AlarmOrder, AlarmVerb};
 use crate::pipeline::Now;
 
-/// Longest role or number that an alarm is given to.
-pub(super) const ASSIGNEE_CHARS_MAX: usize = 64;
+/// Longest role or number that an alarm is given to; the contract of platforms takes as much.
+pub(super) const ASSIGNEE_CHARS_MAX: usize = 128;
 /// Longest note: with the rest of an alarm it fits a record.
 pub(super) const NOTE_CHARS_MAX: usize = 500;
 /// Longest reason, operator and command id that are kept with a change.

@@ -8,7 +8,7 @@ use super::fixtures as f;
 use crate::model::clock::{ClockChange, ClockSource, Clocks};
 use crate::model::cursor::SeqRange;
 use crate::model::ids::UplinkName;
-use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
+use crate::model::limits::{DOWN_PAYLOAD_BYTES_MAX, PLATFORM_PAYLOAD_BYTES_MAX};
 use crate::model::record::*;
 use crate::model::refusal::Refusal;
 use crate::model::stamp::{ClockTrust, Stamp};
@@ -404,6 +404,14 @@ fn a_broken_command_is_refused_by_name() {
     assert!(command(|m| m["issued"]["time"] = "yesterday".into()).unwrap_err().1.contains("issued.time"));
     assert!(command(|m| m["issued"]["time"] = "2026-11-02T08:00:00".into()).is_err(), "no offset, no moment");
     assert!(command(|m| m["added"] = Json::from(vec![1])).is_ok(), "later releases may add fields");
+    let (chief, why) = ("值班长".repeat(42), "因".repeat(1_024));
+    assert_eq!(
+        command(|m| m["operator"] = chief.clone().into()).unwrap().operator,
+        chief,
+        "counted as schemas do"
+    );
+    assert_eq!(command(|m| m["reason"] = why.clone().into()).unwrap().reason, why);
+    assert!(command(|m| m["reason"] = format!("{why}因").into()).is_err());
     assert!(command(|m| m["signature"] = serde_json::json!({"alg": "x"})).unwrap().signature.is_some());
 }
 
@@ -444,6 +452,19 @@ fn a_refused_command_is_answered_if_it_can_be() {
     assert_eq!((retained.command.as_str(), retained.outcome), ("replay", Outcome::Rejected));
     let short = answer(&topics.down_command(), br#"{"id":"a","command":7}"#, false).unwrap();
     assert_eq!((short.id.as_str(), short.command.as_str()), ("a", ""));
+    let deep = format!(r#"{{"more":{}{},"id":"b"}}"#, "[".repeat(2_000), "]".repeat(2_000));
+    let large = format!(r#"{{"more":"{}","id":"b"}}"#, "x".repeat(DOWN_PAYLOAD_BYTES_MAX));
+    let garbled: &[u8] = b"{\"id\":\"b\",\"reason\":\"\xff\"}";
+    for (payload, code) in
+        [(deep.as_bytes(), "json_too_deep"), (large.as_bytes(), "down_too_large"), (garbled, "not_utf8")]
+    {
+        let answered = answer(&topics.down_command(), payload, false).expect(code);
+        assert_eq!((answered.id.as_str(), answered.code.as_str()), ("b", code));
+    }
+    let twice = br#"{"id":"c","command":"door.open","issued":{"time":"2026-11-02T08:00:00Z"},"lifetime_s":9,
+        "operator":"o","reason":"r","args":{"door":"door-1","door":"door-2"}}"#;
+    let answered = answer(&topics.down_command(), twice, false).unwrap();
+    assert!(answered.code == "down_malformed" && answered.detail.contains("twice"), "{answered:?}");
     assert_eq!(answer(&topics.down_command(), b"{}", false), None);
     assert_eq!(answer(&topics.down_command(), br#"{"id":"a/b"}"#, false), None);
     assert_eq!(answer(&topics.down_receipt(), br#"{"id":"a"}"#, false), None);
