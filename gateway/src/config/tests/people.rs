@@ -102,10 +102,15 @@ fn notifiers_are_judged() {
             report.text()
         );
     }
-    let plain = webhook("url = \"http://robot.example/?key=1\"");
-    assert!(
-        plain.clean() && plain.text().contains("no TLS") && plain.text().contains("the robot's key stands")
-    );
+    for far in ["robot.example", "localhost.example:80", "127.0.0.1.example"] {
+        let plain = webhook(&format!("url = \"http://{far}/?key=1\""));
+        let told = ["no TLS", "the robot's key stands"].map(|warning| plain.text().contains(warning));
+        assert!(plain.clean() && told == [true, true], "{far}: {}", plain.text());
+    }
+    for here in ["localhost", "127.0.0.2:8080", "[::1]", "[::1]:8080"] {
+        let here = webhook(&format!("url = \"http://{here}/?key=1\""));
+        assert!(!here.text().contains("no TLS"), "{}", here.text());
+    }
     let own = with("\n[notifiers.x.webhook]\nkind = \"own\"\nurl_file = \"f\"\n");
     assert!(own.text().contains("brings no template along"), "{}", own.text());
     let uplink = with("\n[uplinks.notifier-x.mqtt]\nurl = \"mqtt://127.0.0.1:1999\"\n");

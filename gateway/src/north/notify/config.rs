@@ -1,11 +1,13 @@
 //! `[notifiers.NAME.webhook]`: people who are told without a platform.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::CURSOR_PREFIX;
+use super::post::host;
 use crate::model::check::Problem;
 use crate::model::ids::NotifierName;
 use crate::model::limits::NAME_BYTES_MAX;
@@ -215,6 +217,9 @@ impl WebhookConfig {
 }
 
 fn loopback(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    ["127.", "localhost", "[::1]"].iter().any(|host| rest.starts_with(host))
+    let host = host(url);
+    // With and without a port; an IPv6 address stands in brackets.
+    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+    let is_loopback = |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    name == "localhost" || host == "[::1]" || is_loopback(name.trim_matches(['[', ']']))
 }

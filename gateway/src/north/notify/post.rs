@@ -1,12 +1,13 @@
 //! One attempt to post one message, and what the answer means. Blocks; for a thread of its own.
 //!
-//! Addresses of robots hold their keys: no error names more of them than the host.
+//! Addresses of robots hold their keys: no error names more of them than the host, also where an answer repeats them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::fmt::rfc2822;
 use ureq::Agent;
-use ureq::http::{Response, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode};
 
 use super::config::{Answer, Kind, WebhookConfig};
 use super::line::Outcome;
@@ -26,6 +27,9 @@ const SECRET_BYTES_MAX: u64 = 4_096;
 
 /// How much of an answer is told.
 const SHOWN_CHARS_MAX: usize = 200;
+
+/// Shorter parts of an address are words, not keys.
+const KEY_BYTES_MIN: usize = 6;
 
 /// A person must mend the configuration or a file that it names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +60,26 @@ pub(super) fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.rsplit('@').next().unwrap_or_default()
+}
+
+/// The parts of a URL that may be keys: the end of its path, and what stands in its query.
+fn keys(url: &str) -> impl Iterator<Item = &str> {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let end = path.split_once("://").and_then(|(_, rest)| Some(rest.rsplit_once('/')?.1));
+    let values = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+    end.into_iter().chain(values).filter(|part| part.len() >= KEY_BYTES_MIN)
+}
+
+/// For how long the server wants to be left alone: seconds, or a date by its own clock (RFC 9110, 10.2.3).
+fn retry_after_ms(headers: &HeaderMap, wall_ms: i64) -> Option<u64> {
+    let header = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let asked = header("retry-after")?;
+    if let Ok(seconds) = asked.parse::<u64>() {
+        return Some(seconds.saturating_mul(1_000));
+    }
+    let moment_ms = |text| Some(rfc2822::parse(text).ok()?.timestamp().as_millisecond());
+    let now_ms = header("date").and_then(moment_ms).unwrap_or(wall_ms);
+    u64::try_from(moment_ms(asked)?.saturating_sub(now_ms).max(0)).ok()
 }
 
 /// The first line of a small file.
@@ -115,9 +139,17 @@ impl Post {
         };
         let sent = self.agent.post(&url).content_type("application/json; charset=utf-8").send(message);
         match sent {
-            Ok(response) => self.judge(response),
+            Ok(response) => self.judge(response, wall_ms),
             Err(error) => Outcome::Failed { reason: self.words(&error) },
         }
+    }
+
+    /// What an answer says, as far as people may read it.
+    fn shown(&self, text: &str) -> String {
+        let plain: String = text.chars().filter(|character| !character.is_control()).collect();
+        let secrets = keys(&self.url).chain(self.secret.as_deref());
+        let hidden = secrets.fold(plain, |text, secret| text.replace(secret, "***"));
+        hidden.chars().take(SHOWN_CHARS_MAX).collect()
     }
 
     fn words(&self, error: &ureq::Error) -> String {
@@ -131,13 +163,9 @@ impl Post {
         }
     }
 
-    fn judge(&self, mut response: Response<ureq::Body>) -> Outcome {
+    fn judge(&self, mut response: Response<ureq::Body>, wall_ms: i64) -> Outcome {
         let status = response.status();
-        let after_ms = response
-            .headers()
-            .get("retry-after")
-            .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok())
-            .map(|seconds| seconds.saturating_mul(1_000));
+        let after_ms = retry_after_ms(response.headers(), wall_ms);
         let host = host(&self.url);
         if status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::SERVICE_UNAVAILABLE && after_ms.is_some())
@@ -148,11 +176,15 @@ impl Post {
             Ok(text) => text,
             Err(error) => return Outcome::Failed { reason: self.words(&error) },
         };
-        if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-            return Outcome::Failed { reason: format!("{host} answers {status}: {}", shown(&text)) };
-        }
         if !status.is_success() {
-            return Outcome::Refused { reason: format!("{host} answers {status}: {}", shown(&text)) };
+            let reason = format!("{host} answers {status}: {}", self.shown(&text));
+            // What sends elsewhere stands on the way, such as a captive portal: it has not looked at the alarm.
+            let elsewhere = status.is_redirection() || status == StatusCode::REQUEST_TIMEOUT;
+            return if elsewhere || status.is_server_error() {
+                Outcome::Failed { reason }
+            } else {
+                Outcome::Refused { reason }
+            };
         }
         let Some(answer) = &self.answer else { return Outcome::Taken };
         let value = serde_json::from_str::<serde_json::Value>(&text).ok();
@@ -160,16 +192,15 @@ impl Post {
         let value = value.and_then(|value| serde_json::from_value::<Value>(value.clone()).ok());
         match value {
             Some(value) if value == answer.taken => Outcome::Taken,
-            Some(value) if answer.throttled.contains(&value) => {
-                Outcome::Throttled { after_ms, reason: format!("{host} says too fast: {}", shown(&text)) }
-            }
-            Some(_) => Outcome::Refused { reason: format!("{host} refuses: {}", shown(&text)) },
+            Some(value) if answer.throttled.contains(&value) => Outcome::Throttled {
+                after_ms,
+                reason: format!("{host} says too fast: {}", self.shown(&text)),
+            },
+            Some(_) => Outcome::Refused { reason: format!("{host} refuses: {}", self.shown(&text)) },
             // A login page of a captive portal, for example: nobody has taken anything.
-            None => Outcome::Failed { reason: format!("{host} answers something else: {}", shown(&text)) },
+            None => {
+                Outcome::Failed { reason: format!("{host} answers something else: {}", self.shown(&text)) }
+            }
         }
     }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(SHOWN_CHARS_MAX).collect()
 }

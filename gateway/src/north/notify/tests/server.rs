@@ -18,7 +18,9 @@ pub(super) enum Manner {
     Errcode(i64),
     Status(u16),
     /// 429 with this Retry-After.
-    Throttle(u64),
+    Throttle(&'static str),
+    /// A page with this status that repeats what was asked for.
+    Echo(u16),
     /// Takes the request and says nothing.
     Hang,
     /// Ends in the middle of the answer.
@@ -104,7 +106,14 @@ fn serve(
         }
         Manner::Errcode(code) => answer("200 OK", "", &format!(r#"{{"errcode":{code},"errmsg":"no"}}"#)),
         Manner::Status(status) => answer(&format!("{status} Whatever"), "", "a page"),
-        Manner::Throttle(after) => answer("429 Too Many", &format!("Retry-After: {after}\r\n"), ""),
+        Manner::Throttle(after) => {
+            let more = format!("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: {after}\r\n");
+            answer("429 Too Many", &more, "")
+        }
+        Manner::Echo(status) => {
+            let page = format!("Cannot POST {}", asked.lock().unwrap().last().unwrap());
+            answer(&format!("{status} Whatever"), "", &page)
+        }
         Manner::CloseMidway => "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"errcode\":".to_owned(),
         Manner::Portal => answer("200 OK", "Content-Type: text/html\r\n", "<html>please log in</html>"),
         Manner::Hang | Manner::CloseAtOnce => return Some(stream),
@@ -137,6 +146,9 @@ fn each_answer_has_its_meaning() {
     for manner in [
         Manner::Status(500),
         Manner::Status(502),
+        Manner::Status(302),
+        Manner::Echo(500),
+        Manner::Echo(200),
         Manner::Hang,
         Manner::CloseMidway,
         Manner::CloseAtOnce,
@@ -147,12 +159,23 @@ fn each_answer_has_its_meaning() {
         let reason = reason(outcome);
         assert!(reason.contains("127.0.0.1:") && !reason.contains("secret"), "{manner:?}: {reason}");
     }
-    for manner in [Manner::Errcode(93_000), Manner::Status(404), Manner::Status(302)] {
+    for manner in [Manner::Errcode(93_000), Manner::Status(404), Manner::Echo(404)] {
         let outcome = outcome(manner);
         assert!(matches!(outcome, Outcome::Refused { .. }), "{manner:?}: {outcome:?}");
         assert!(!reason(outcome).contains("secret"));
     }
-    assert!(matches!(outcome(Manner::Throttle(7)), Outcome::Throttled { after_ms: Some(7_000), .. }));
+    for (asked, ms) in [
+        ("7", Some(7_000)),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30_000)),
+        ("Sun, 06 Nov 1994 08:40:00 GMT", Some(0)),
+        ("soon", None),
+    ] {
+        let outcome = outcome(Manner::Throttle(asked));
+        assert!(
+            matches!(outcome, Outcome::Throttled { after_ms, .. } if after_ms == ms),
+            "{asked}: {outcome:?}"
+        );
+    }
     assert!(matches!(outcome(Manner::Errcode(45_009)), Outcome::Throttled { after_ms: None, .. }));
 }
 
