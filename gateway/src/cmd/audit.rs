@@ -190,8 +190,24 @@ impl Line {
         }
         text.push_str("  — ");
         text.push_str(&self.reason);
-        text
+        on_one_line(&text)
     }
+}
+
+/// What came from outside must neither begin a line of its own nor steer the terminal: what would is shown as `\u{1b}`.
+fn on_one_line(text: &str) -> String {
+    let steers = |character: char| {
+        character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if steers(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -237,6 +253,10 @@ mod tests {
         {
             assert!(shown.contains(part), "{part} in {shown}");
         }
+        let forging =
+            audit::Ended { detail: "unknown field `a\n2026 \u{1b}[2J\u{202e}`".to_owned(), ..ended };
+        let shown = line_of(&record(entry.ended(&at, &forging))).unwrap().text();
+        assert!(shown.contains(r"`a\u{a}2026 \u{1b}[2J\u{202e}`"), "{shown}");
         let other = Draft::of_gateway(
             &at,
             None,
