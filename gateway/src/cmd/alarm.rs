@@ -328,7 +328,7 @@ fn table(open: &[Listed], lang: Lang) -> String {
             state(alarm, lang).to_owned(),
             stage(alarm.handling.stage, lang).to_owned(),
             alarm.count.max(1).to_string(),
-            time(&listed.at).unwrap_or_default(),
+            time(alarm.arose.as_ref().unwrap_or(&listed.at)).unwrap_or_default(),
             raised.device.id.to_string(),
             place.join("/"),
             format!("{test}{what}"),
@@ -399,6 +399,9 @@ mod tests {
         assert!(english.contains("critical  unacknowledged") && english.contains("smoke"), "{english}");
         let chinese = table(&open, Lang::Zh);
         assert!(chinese.contains("紧急  未确认") && chinese.contains("烟雾报警"), "{chinese}");
+        let mut old = listed("e-6-smoke", Severity::Minor);
+        old.alarm.arose = Some(Stamp { wall_ms: -60_000, ..old.at.clone() });
+        assert!(table(&[old], Lang::En).contains("1969-12-31T23:59:00"), "not since it was acknowledged");
         let starts: Vec<_> = chinese.lines().map(|line| width(line.split("烟雾").next().unwrap())).collect();
         assert_eq!(starts[1], starts[2], "{chinese}");
         assert_eq!(table(&[], Lang::Zh), "没有未结束的报警\n");

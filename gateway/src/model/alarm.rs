@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{DeviceId, RuleName};
 use super::record::{Event, Severity};
+use super::stamp::Stamp;
 
 /// State of an alarm (ISA-18.2 / IEC 62682).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +42,9 @@ pub struct Alarm {
     /// Marks an alarm that acted while the disk could not be written.
     #[serde(default)]
     pub volatile: bool,
+    /// When the condition came first. None: raised by an earlier release, or by nobody's rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arose: Option<Stamp>,
     /// The rule that raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleName>,
@@ -81,6 +85,7 @@ impl Alarm {
             raised,
             latched: false,
             volatile: false,
+            arose: None,
             rule: None,
             active: false,
             severity: None,

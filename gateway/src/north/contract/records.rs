@@ -8,6 +8,7 @@ use super::{Frame, Outgoing, Unsendable, outgoing, schema};
 use crate::model::ids::Seq;
 use crate::model::limits::PLATFORM_PAYLOAD_BYTES_MAX;
 use crate::model::record::{Body, Record, Telemetry};
+use crate::model::stamp::Stamp;
 
 /// Records in one telemetry message, so that one message cannot carry a platform's whole minute.
 pub const BATCH_RECORDS_MAX: usize = 256;
@@ -118,6 +119,7 @@ fn alarm_data(alarm: &crate::model::record::Alarm, frame: &Frame<'_>) -> wire::A
         params: raised.params,
         text: raised.text,
         severity_raised: grown.and(raised.severity),
+        arose: alarm.arose.as_ref().map(moment),
         rule: alarm.rule.as_ref().map(ToString::to_string),
         active: lives.then_some(alarm.active),
         count: lives.then_some(alarm.count),
@@ -125,6 +127,15 @@ fn alarm_data(alarm: &crate::model::record::Alarm, frame: &Frame<'_>) -> wire::A
         handling: frame.view.handling(&alarm.handling),
         change: alarm.change.as_ref().map(|change| frame.view.change(change)),
         hides: alarm.hides.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn moment(at: &Stamp) -> wire::Moment {
+    wire::Moment {
+        time: rfc3339(at),
+        bootid: at.boot.to_string(),
+        monotonic: Millis(at.mono_ms),
+        clocktrust: Open::Known(at.trust),
     }
 }
 

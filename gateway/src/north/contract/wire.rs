@@ -273,6 +273,9 @@ pub struct Alarm {
     /// Severity when it was raised, where it has grown since because nobody acknowledged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity_raised: Option<Open<Severity>>,
+    /// When the condition came first; absent where an earlier release has raised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arose: Option<Moment>,
     /// The rule that raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -294,6 +297,22 @@ pub struct Alarm {
     /// Devices that cannot be heard because of it, and raise nothing of their own; not always all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hides: Vec<String>,
+}
+
+/// A moment of the past, told as a message tells its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Moment {
+    /// Absent where the box's clock was not trusted then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub time: Option<String>,
+    /// The box's boot.
+    #[schemars(regex(pattern = r"^[0-9a-f]{32}$"))]
+    pub bootid: String,
+    /// Milliseconds since that boot.
+    pub monotonic: Millis,
+    /// How far the clock was trusted.
+    pub clocktrust: Open<ClockTrust>,
 }
 
 /// What people do about an alarm. Words of people (`assignee`, `note`) are absent where households are hidden from you or

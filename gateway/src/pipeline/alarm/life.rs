@@ -112,6 +112,7 @@ impl Open {
         let mut alarm = Alarm::new(id, AlarmState::Unacknowledged, raise.condition.clone());
         alarm.rev = 0;
         alarm.latched = raise.latched;
+        alarm.arose = Some(raise.at.clone());
         alarm.rule = Some(raise.rule.clone());
         alarm.hides.clone_from(&raise.hides);
         let mut open = Self {

@@ -274,6 +274,14 @@ pub(in crate::north::contract) fn alarm_handled(seq: u64) -> Record {
     record(seq, stamp(90_000), Body::Alarm(Box::new(alarm)))
 }
 
+/// The same some time later, with when it came first.
+pub(in crate::north::contract) fn alarm_acknowledged(seq: u64) -> Record {
+    let state = AlarmState::Acknowledged;
+    let change = change(ChangeKind::Acknowledged, true);
+    let alarm = Alarm { state, arose: Some(stamp(40)), ..living(2, change) };
+    record(seq, stamp(60_000), Body::Alarm(Box::new(alarm)))
+}
+
 /// A bus is down, nobody has acknowledged it, and it comes and goes.
 pub(in crate::north::contract) fn alarm_bus(seq: u64) -> Record {
     let mut raised = press();

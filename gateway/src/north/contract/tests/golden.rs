@@ -61,6 +61,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
             ("state-clock", state_message(&f::clock_state(), frame)),
             ("alarm-raised", send(&f::alarm_raised(19), 18, false)),
             ("alarm-handled", send(&f::alarm_handled(22), 19, false)),
+            ("alarm-acknowledged", send(&f::alarm_acknowledged(20), 19, false)),
             ("alarm-bus", send(&f::alarm_bus(23), 22, false)),
             ("alarm-handled-unnamed", unnamed.unwrap()),
             ("snapshot-lives", snapshot_pages(&f::living_snapshot(), frame).remove(0)),
@@ -69,7 +70,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
 }
 
 /// File, topic below the gateway, retain: as golden as the messages.
-const TOPICS: [(&str, &str, bool); 22] = [
+const TOPICS: [(&str, &str, bool); 23] = [
     ("state", "up/state", true),
     ("state-will", "up/state", true),
     ("snapshot", "up/snapshot", false),
@@ -89,6 +90,7 @@ const TOPICS: [(&str, &str, bool); 22] = [
     ("state-clock", "up/state", true),
     ("alarm-raised", "up/alarm", false),
     ("alarm-handled", "up/alarm", false),
+    ("alarm-acknowledged", "up/alarm", false),
     ("alarm-bus", "up/alarm", false),
     ("alarm-handled-unnamed", "up/alarm", false),
     ("snapshot-lives", "up/snapshot", false),

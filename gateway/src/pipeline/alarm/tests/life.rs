@@ -29,6 +29,8 @@ fn a_latched_alarm_needs_a_person_to_the_end() {
     let last = &bench.told.last().unwrap().alarm;
     assert_eq!((last.state, last.handling.stage), (AlarmState::Normal, Stage::Closed));
     assert_eq!(last.handling.result, Some(HandlingResult::False));
+    assert_eq!(last.arose, bench.told[0].alarm.arose, "the last message alone says since when");
+    assert!(last.arose.is_some());
     let change = last.change.as_ref().unwrap();
     assert_eq!((change.actor.as_str(), change.source.as_str()), ("duty-07", "platform district"));
 }
