@@ -13,6 +13,7 @@ use super::line;
 use super::probation::{PROBATION, Probation};
 use super::rehearse::{Range, rehearse};
 use crate::config::{self, Loaded, Report};
+use crate::model::check::Weight;
 use crate::model::command::{RuleBook, RulesPut};
 use crate::pipeline::NextRules;
 use crate::pipeline::directory::Directory;
@@ -112,17 +113,17 @@ enum Put {
 }
 
 fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<Put, String> {
+    let file = format!("{name}.toml");
     let loaded = match config::load(config) {
         Ok(loaded) => loaded,
-        Err(report) => return Ok(refused("the configuration has mistakes already", &report)),
+        Err(report) => return Ok(refused(Some("the configuration has mistakes already"), &file, &report)),
     };
     let Some(probation) = Probation::of(&loaded) else {
         return Err("there is no `rules_dir` in [gateway], so that there is no place for them".to_owned());
     };
-    let file = format!("{name}.toml");
     let rules = match loaded.rules_with(&[(file.clone(), toml.as_bytes().to_vec())]) {
         Ok(rules) => rules,
-        Err(report) => return Ok(refused("", &report)),
+        Err(report) => return Ok(refused(None, &file, &report)),
     };
     let rehearsal = tried(&loaded, rules, now_ms).unwrap_or_else(|error| json!({ "not_tried": error }));
     let placed = probation
@@ -134,15 +135,21 @@ fn put(config: &Path, (name, toml): (&str, &str), now_ms: i64) -> Result<Put, St
         Err(report) => {
             let undone = probation.undo(&placed);
             undone.map_err(|error| format!("{file} has mistakes and could not be taken back: {error}"))?;
-            Ok(refused("", &report))
+            Ok(refused(None, &file, &report))
         }
     }
 }
 
-fn refused(first: &str, report: &Report) -> Put {
-    let told = report.findings().iter().map(|finding| finding.message.clone());
-    let first = Some(first.to_owned()).filter(|first| !first.is_empty());
-    Put::Refused(first.into_iter().chain(told).collect())
+/// The mistakes, those of `file` with their lines. What the box's configuration is warned of is nobody's business here.
+fn refused(first: Option<&str>, file: &str, report: &Report) -> Put {
+    let mistakes = report.findings().iter().filter(|finding| finding.weight == Weight::Error);
+    let told = mistakes.map(|finding| match &finding.place {
+        Some(place) if Path::new(&place.file).ends_with(file) => {
+            format!("line {}: {}", place.line, finding.message)
+        }
+        _ => finding.message.clone(),
+    });
+    Put::Refused(first.map(str::to_owned).into_iter().chain(told).collect())
 }
 
 /// What the rules would have raised within the last day, beside what was raised.
@@ -224,6 +231,16 @@ raise = { category = "emergency", severity = "critical", text = { zh = "求助",
             assert!(matches!(answer, Put::Refused(_)), "{bad}: {answer:?}");
             assert!(!path.exists());
         }
+        // Warnings of the configuration are no mistakes of the file.
+        let notifier = "[notifiers.n.webhook]\nkind = \"wecom\"\nurl = \"http://robot.example/?key=1\"\n";
+        write_config(&format!("rules_dir = \"rules\"\n{notifier}"));
+        assert!(config::load(&config).unwrap().warnings.warnings() > 0);
+        let Put::Refused(mistakes) = put(&config, ("own", "\nx = 1\n"), 0).unwrap() else { panic!("taken") };
+        assert_eq!(mistakes, ["line 2: unknown key `x`"]);
+        let shipped = RULE.replace("own-button", "emergency-button");
+        let Put::Refused(mistakes) = put(&config, ("own", &shipped), 0).unwrap() else { panic!("taken") };
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with("line 3: "), "{mistakes:?}");
+        assert!(!path.exists());
         let taken = put(&config, ("own", RULE), 0).unwrap();
         assert!(matches!(taken, Put::Taken { .. }), "{taken:?}");
         assert_eq!(fs::read_to_string(&path).unwrap(), RULE);

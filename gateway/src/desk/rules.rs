@@ -14,7 +14,7 @@ impl Desk {
         match self.parts.rules.put(name, toml).await {
             Ok(RulesPut::Taken { rehearsal, detail }) => answers::done("ok", detail).with(rehearsal),
             Ok(RulesPut::Refused { findings }) => {
-                let detail = format!("{} mistakes; nothing was changed", findings.len());
+                let detail = format!("mistakes: {}; nothing was changed", findings.len());
                 let shown: Vec<_> = findings.iter().take(FINDINGS_MAX).collect();
                 answers::rejected("rules_wrong", detail).with(json!({ "findings": shown }))
             }
