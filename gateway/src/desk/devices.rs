@@ -160,6 +160,14 @@ impl Desk {
         Ok(chosen.into_iter().collect())
     }
 
+    /// A speaker that would say only the beginning of so many characters, and how many it says.
+    fn too_short_for<'a>(&self, speakers: &'a [DeviceId], chars: usize) -> Option<(&'a DeviceId, usize)> {
+        speakers.iter().find_map(|id| {
+            let most = self.parts.directory.devices.get(id)?.abilities.speaker?.text_chars_max;
+            (chars > most).then_some((id, most))
+        })
+    }
+
     pub(super) async fn address_speakers(&self, order: &Order) -> Done {
         let (ids, tags, deed) = match &order.verb {
             Verb::Speak { speakers, tags, text, clip, volume, repeat } => {
@@ -173,6 +181,12 @@ impl Desk {
             Ok(chosen) => chosen,
             Err(refused) => return *refused,
         };
+        if let Verb::Speak { text: Some(text), .. } = &order.verb
+            && let Some((id, most)) = self.too_short_for(&chosen, text.chars().count())
+        {
+            let detail = format!("{id} says at most {most} characters, and would leave out the rest");
+            return answers::rejected("not_possible", detail);
+        }
         let actions = chosen.iter().zip(1..);
         let acts = actions.map(|(device, n)| self.act(action(order, device, (n, &deed), order.lifetime_ms)));
         let reports = join_all(acts).await;

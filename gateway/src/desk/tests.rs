@@ -380,6 +380,18 @@ async fn several_speakers_make_one_answer() {
         volume: 80,
         repeat: 1,
     };
+    let Verb::Speak { speakers, tags, clip, volume, repeat, .. } = speak(&["gate"]) else {
+        panic!("no speech")
+    };
+    let long = Verb::Speak { speakers, tags, text: Some("字".repeat(101)), clip, volume, repeat };
+    let bench = Bench::new();
+    let done = bench.does(long).await;
+    assert_eq!(
+        (done.end, done.code.as_str()),
+        (End::Rejected, "not_possible"),
+        "the half of it is not what was ordered"
+    );
+    assert!(bench.devices.acted.lock().unwrap().is_empty());
     for (first, second, end, code) in [
         (Progress::Confirmed, Progress::Confirmed, End::Done, "played"),
         (Progress::Confirmed, Progress::Accepted, End::Done, "text_accepted"),
