@@ -290,31 +290,37 @@ fn show(parts: &Parts, change: impl FnOnce(&mut NotifierStatus)) {
     parts.board.update(|board| change(board.notifiers.entry(parts.name.clone()).or_default()));
 }
 
-fn event(
-    parts: &Parts,
-    named: (&str, Option<Severity>),
-    texts: &[(&str, &str)],
-    text: (&str, &str),
-) -> Draft {
+fn event(parts: &Parts, named: (&str, Option<Severity>), texts: &[(&str, &str)], text: Text) -> Draft {
     let mut params = BTreeMap::from([("notifier".to_owned(), Value::Text(parts.name.as_str().into()))]);
     params.extend(texts.iter().map(|(key, text)| ((*key).to_owned(), Value::Text((*text).into()))));
-    let text = Text { zh: text.0.to_owned(), en: text.1.to_owned() };
     Draft::of_gateway(&parts.clock.now(), None, named, params, text)
 }
 
 /// An alarm that nobody there wants, though others are taken.
 fn refused(parts: &Parts, guilty: &Waiting, reason: &str) -> Draft {
     let texts = [("alarm", guilty.told.id.as_str()), ("reason", reason)];
-    let text = ("一条报警通知被拒收", "the message about an alarm was refused");
+    let name = &parts.name;
+    let text = Text {
+        zh: format!("通知 {name} 的一条报警被拒收"),
+        en: format!("notifier {name}: the message about an alarm was refused"),
+    };
     event(parts, ("notifier.refused", Some(Severity::Minor)), &texts, text)
 }
 
 fn silent(parts: &Parts, reason: &str) -> Draft {
-    let text = ("报警通知无法送达", "people cannot be told of alarms");
+    let name = &parts.name;
+    let text = Text {
+        zh: format!("报警通知 {name} 无法送达"),
+        en: format!("notifier {name} cannot tell people of alarms"),
+    };
     event(parts, (FAILING, Some(Severity::Major)), &[("reason", reason)], text)
 }
 
 fn works(parts: &Parts) -> Draft {
-    let text = ("报警通知恢复", "people are told of alarms again");
+    let name = &parts.name;
+    let text = Text {
+        zh: format!("报警通知 {name} 恢复"),
+        en: format!("notifier {name} tells people of alarms again"),
+    };
     event(parts, ("notifier.restored", None), &[("clears", FAILING)], text)
 }

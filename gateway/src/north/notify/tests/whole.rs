@@ -204,11 +204,16 @@ async fn an_alarm_that_is_refused_alone_is_recorded_and_the_others_are_told() {
     store.close().await.unwrap();
 }
 
+/// Names of events; which notifier it is stands in the words of each, since there may be several.
 fn events(store: &Store) -> Vec<String> {
     let reads = store.reader().unwrap().read(Class::Event, 1, 99, 99, 1 << 20).unwrap();
     let name = |read| match read {
         crate::store::Read::Record(record) => match record.body {
-            Body::Event(event) => Some(event.name),
+            Body::Event(event) => {
+                let words = event.text.unwrap();
+                assert!(words.zh.contains("guards") && words.en.contains("guards"), "{words:?}");
+                Some(event.name)
+            }
             _ => None,
         },
         crate::store::Read::Unreadable { .. } => None,
