@@ -14,6 +14,7 @@ pub mod down;
 pub mod envelope;
 pub mod orders;
 pub mod records;
+mod scalars;
 pub mod schema;
 pub mod status;
 pub mod topics;
