@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{BusConfig, Settings};
 use crate::model::ids::{BusName, ClientName, DeviceId, PointName, ProfileName};
-use crate::pipeline::directory::{Abilities, Directory, Entry, PointType, Speaker};
+use crate::model::topic::topic_of;
+use crate::pipeline::directory::{Abilities, Directory, Entry, PointType, Speaker, Topics};
 use crate::pipeline::rule::{Catalogue, Model};
 use crate::south::broker::config::ClientConfig;
 use crate::south::device::DeviceConfig;
+use crate::south::modbus::check::door_outputs;
 use crate::south::profile::acts::Reach;
 use crate::south::profile::{Point, PointKind, Profile};
 
@@ -29,10 +31,20 @@ pub(super) fn directory(
         .filter(|(_, device)| is_bridge(device))
         .map(|(id, device)| ((&device.client, &device.bus), id))
         .collect();
+    let releasing = door_outputs(devices, profiles);
     let entries = devices.iter().filter_map(|(id, device)| {
         let profile = profiles.get(&device.profile)?;
         let client = device.client.as_ref();
         let behind = client.and_then(|client| clients.get(client)?.bus.clone()).or_else(|| broker.cloned());
+        let base = client.and_then(|name| Some(clients.get(name)?.base(name))).or_else(|| {
+            match buses.get(device.bus.as_ref()?)? {
+                BusConfig::Mqtt(mqtt) => Some(mqtt.base.as_str()),
+                BusConfig::Broker(_) | BusConfig::Modbus(_) => None,
+            }
+        });
+        let mut abilities = abilities_of(profile);
+        abilities.outputs.retain(|output| !releasing.contains_key(&(id.clone(), output.clone())));
+        abilities.topics = base.and_then(|base| topics(profile, base, device.address.as_ref()?));
         let entry = Entry {
             kind: profile.kind.clone(),
             profile: device.profile.clone(),
@@ -47,7 +59,7 @@ pub(super) fn directory(
             events: model(profile).events,
             heartbeat_s: device.heartbeat_s.or(profile.heartbeat_s),
             maintenance: device.maintenance,
-            abilities: abilities_of(profile),
+            abilities,
         };
         Some((id.clone(), entry))
     });
@@ -63,7 +75,17 @@ pub fn abilities_of(profile: &Profile) -> Abilities {
     });
     let door = profile.door.as_ref();
     let holds = door.is_some_and(|door| door.output.is_some());
-    Abilities { speaker, door: door.is_some(), holds, outputs: profile.outputs().cloned().collect() }
+    let outputs = profile.outputs().cloned().collect();
+    Abilities { speaker, door: door.is_some(), holds, outputs, topics: None }
+}
+
+fn topics(profile: &Profile, base: &str, address: &str) -> Option<Topics> {
+    let mqtt = profile.mqtt.as_ref()?;
+    let heard = [Some(&mqtt.topic), mqtt.availability.as_ref().map(|availability| &availability.topic)];
+    let orders = profile.door.as_ref().and_then(|door| door.topic.as_ref());
+    let own = heard.into_iter().chain([orders]).flatten().map(String::as_str).chain(profile.answer_topics());
+    let own = own.map(|template| topic_of(template, base, address)).collect();
+    Some(Topics { base: base.to_owned(), address: address.to_owned(), own })
 }
 
 /// What the known profiles can tell, whether a device uses them or not.
@@ -157,5 +179,18 @@ mod tests {
         assert!(io.maintenance && io.bus.as_ref().is_some_and(|bus| bus.as_str() == "rs485"));
         assert_eq!(io.abilities.outputs.len(), 8, "{:?}", io.abilities);
         assert!(io.points.values().all(|kind| *kind == PointType::Bool));
+    }
+
+    #[test]
+    fn what_releases_a_door_is_no_output_of_another_device() {
+        let door = "[devices.gate]\nprofile = \"modbus-door\"\nbus = \"rs485\"\nunit = 1\noffset = 2\n";
+        let outputs = |door: &str| {
+            let settings: Settings = toml::from_str(&format!("{COMPOUND}{door}")).unwrap();
+            let directory = settings.directory(&shipped_profiles().unwrap());
+            let io = directory.devices.get(&DeviceId::new("io").unwrap()).unwrap();
+            io.abilities.outputs.iter().map(|output| output.as_str().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(outputs(door), ["do1", "do2", "do4", "do5", "do6", "do7", "do8"]);
+        assert_eq!(outputs(&door.replace("unit = 1", "unit = 2")).len(), 8, "it is another module");
     }
 }

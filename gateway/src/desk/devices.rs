@@ -129,7 +129,7 @@ impl Desk {
                 answers::rejected("not_possible", format!("{device} is a door: order door.open"))
             }
             Ok(entry) if !entry.abilities.outputs.contains(point) => {
-                answers::rejected("not_possible", format!("{device} has no output {point}"))
+                answers::rejected("not_possible", format!("{device} has no output {point} but for a door's"))
             }
             Ok(_) => self.act_once(order, device, deed, order.lifetime_ms).await,
         }

@@ -16,3 +16,4 @@ pub mod record;
 pub mod refusal;
 pub mod roll;
 pub mod stamp;
+pub mod topic;

@@ -5,11 +5,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ids::{BusName, DeviceId, PointName, ProfileName};
 use crate::model::place::Place;
+use crate::model::topic::{is_within, topic_of};
 
 /// All devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directory {
     pub devices: BTreeMap<DeviceId, Entry>,
+}
+
+impl Directory {
+    /// Whom a rule's message to `device` may reach or speak for past what rules may: a door, wherever it hangs, since
+    /// brokers may be bridged; or a device that would seem to have said it. `template` is the message's topic. Behind
+    /// one base doors have further names (Zigbee2MQTT: groups, hardware addresses): there only `{address}` is safe.
+    pub fn trespass(&self, device: &DeviceId, template: &str) -> Option<&DeviceId> {
+        let Topics { base, address, .. } = self.devices.get(device)?.abilities.topics.as_ref()?;
+        let topic = topic_of(template, base, address);
+        let meets = |id: &DeviceId, other: &Abilities| {
+            let Some(topics) = &other.topics else { return false };
+            if other.door {
+                let nameless = topics.base == *base && !template.contains("{address}");
+                nameless || topics.own.iter().any(|own| is_within(own, &topic))
+            } else {
+                id != device && topics.own.contains(&topic)
+            }
+        };
+        self.devices.iter().find(|(id, other)| meets(id, &other.abilities)).map(|(id, _)| id)
+    }
 }
 
 /// One device.
@@ -51,8 +72,21 @@ pub struct Abilities {
     pub door: bool,
     /// Released, it stays so until it is locked: an output of ours, and not a lock with a will of its own.
     pub holds: bool,
-    /// Outputs that can be switched or set.
+    /// Outputs that can be switched or set; not those that release a door.
     pub outputs: BTreeSet<PointName>,
+    /// Its topics, if it speaks MQTT.
+    pub topics: Option<Topics>,
+}
+
+/// The topics of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// What stands for `{base}`.
+    pub base: String,
+    /// What stands for `{address}`.
+    pub address: String,
+    /// Where it is heard; of a door also where it takes its orders, and all below belongs to it too.
+    pub own: Vec<String>,
 }
 
 /// A speaker.

@@ -16,6 +16,7 @@ use crate::model::ids::{BusName, ClientName, DeviceId, ProfileName};
 use crate::model::limits::TOPIC_BYTES_MAX;
 use crate::model::place::Place;
 use crate::model::record::DeviceRef;
+use crate::model::topic::topic_of;
 
 /// One device. Only a person adds devices.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -194,12 +195,6 @@ impl Device {
     pub const fn id(&self) -> &DeviceId {
         &self.subject.device.id
     }
-}
-
-/// A topic from its template. One pass, so that an address with a brace in it is not expanded again.
-pub(super) fn topic_of(template: &str, base: &str, address: &str) -> String {
-    let parts: Vec<String> = template.split("{address}").map(|part| part.replace("{base}", base)).collect();
-    parts.join(address)
 }
 
 /// Why a roster cannot be made; `check` finds these first.

@@ -163,6 +163,44 @@ fn what_rules_let_devices_do_is_judged() {
     }
 }
 
+#[test]
+fn no_message_of_a_rule_reaches_a_door_or_speaks_for_a_device() {
+    let others = "[clients.horns]\n[devices.horn]\nprofile = \"lan-speaker\"\nclient = \"horns\"\naddress = \"h\"\n\
+                  [devices.lamp]\nprofile = \"lan-speaker\"\nclient = \"z2m\"\naddress = \"lamp\"\n\
+                  [devices.front]\nprofile = \"z2m-lock\"\nclient = \"z2m\"\naddress = \"front\"\n";
+    let told = |device: &str, topic: &str| {
+        let action = format!(
+            "[[rule.do]]\npublish = {{ topic = \"{topic}\", payload = \"1\" }}\non = {{ devices = [\"{device}\"] }}"
+        );
+        let main = format!("{}{others}", GOOD.replace("compound =", "rules_dir = \"rules\"\ncompound ="));
+        let own = OWN.replace("\n[[rule.test]]", &format!("\n{action}\n[[rule.test]]"));
+        let (_directory, loaded) = super::files::load_files(&[("a.toml", &main), ("rules/fire.toml", &own)]);
+        loaded.err().map_or_else(String::new, |report| mistakes(&report).join("; "))
+    };
+    for (device, topic, owner) in [
+        ("lamp", "{base}/{address}/set", None),
+        ("horn", "{base}/group/set", None),
+        ("lamp", "{base}/front/set", Some("front")),
+        ("lamp", "{base}/front/set/state", Some("front")),
+        ("lamp", "zigbee2mqtt/front/right/set", Some("front")),
+        // Brokers may be bridged.
+        ("horn", "zigbee2mqtt/front/set", Some("front")),
+        // A group, or the door under its hardware address.
+        ("lamp", "{base}/0x00158d0001a2b3c4/set", Some("front")),
+        ("lamp", "{base}/sos-1", Some("front")),
+        ("horn", "zigbee2mqtt/sos-1", Some("sos-1")),
+    ] {
+        let found = told(device, topic);
+        let expected = owner.map_or_else(String::new, |owner| {
+            format!("by way of \"{device}\" the message may be taken for one to or of \"{owner}\"")
+        });
+        assert!(
+            if owner.is_some() { found.ends_with(&expected) } else { found.is_empty() },
+            "{topic}: {found}"
+        );
+    }
+}
+
 /// The TOML of a page, block by block.
 fn blocks(page: &str) -> Vec<String> {
     let mut rest = page.split("```");

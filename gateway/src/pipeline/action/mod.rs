@@ -136,6 +136,11 @@ impl Actions {
                     out.drafts.push(withheld(now, asked, index, "limit"));
                     break;
                 }
+                // `check` finds it first; but what waits in a row was asked for under another configuration.
+                if spec.publish.as_ref().is_some_and(|it| self.directory.trespass(id, &it.topic).is_some()) {
+                    out.drafts.push(withheld(now, asked, index, "trespass"));
+                    continue;
+                }
                 let Some(deed) = deed(spec, asked, entry) else {
                     speechless = true;
                     continue;

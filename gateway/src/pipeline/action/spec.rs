@@ -311,6 +311,7 @@ impl ActionSpec {
             out.push(Problem::error(&["relay", "for_s"], format!("1 to {RELAY_S_MAX} seconds")));
         }
         self.publish.iter().for_each(|message| message_problems(&mut out, message));
+        self.publish.iter().for_each(|message| self.trespasses(&mut out, message, directory));
         self.target_problems(&mut out, directory);
         out
     }
@@ -339,6 +340,20 @@ impl ActionSpec {
             let problem =
                 Problem::error(&["on"], "there is no way to open all doors: only those of the affected unit");
             out.push(problem.hint("write on = { place = \"same-unit\" }, or name the devices"));
+        }
+    }
+
+    /// A message that would open a door past `unlock`, or stand for a device's own word.
+    fn trespasses(&self, out: &mut Vec<Problem>, message: &Message, directory: &Directory) {
+        let met = self
+            .candidates(directory)
+            .find_map(|(id, _)| Some((id, directory.trespass(id, &message.topic)?)));
+        if let Some((device, owner)) = met {
+            let text =
+                format!("by way of \"{device}\" the message may be taken for one to or of \"{owner}\"");
+            let hint =
+                "a rule opens doors by `unlock` alone and speaks for no device: write {base}/{address}/…";
+            out.push(Problem::error(&["publish", "topic"], text).hint(hint));
         }
     }
 
@@ -402,7 +417,9 @@ impl ActionSpec {
             return "it is a door: write unlock".to_owned();
         }
         match (&self.relay, &self.unlock, &self.speak) {
-            (Some(relay), _, _) => format!("its profile needs an output \"{}\"", relay.point),
+            (Some(relay), _, _) => {
+                format!("its profile needs an output \"{}\" that releases no door", relay.point)
+            }
             (_, Some(_), _) => "its profile needs [door]".to_owned(),
             (_, _, Some(_)) => "its profile needs [speaker]".to_owned(),
             _ => "it must exist".to_owned(),

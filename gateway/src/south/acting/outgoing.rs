@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::answers::Answers;
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::record::Value;
-use crate::south::device::topic_of;
+use crate::model::topic::topic_of;
 use crate::south::modbus::actuator::{Actuator, WriteError, Written};
 
 /// Why a message was not sent. Nothing of it will arrive later.

@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Setup;
@@ -9,10 +10,10 @@ use super::config::{At, ModbusConfig};
 use super::field::Field;
 use super::wire::Pace;
 use crate::model::check::Problem;
-use crate::model::ids::{BusName, DeviceId, ProfileName};
+use crate::model::ids::{BusName, DeviceId, PointName, ProfileName};
 use crate::model::record::{Category, Severity};
 use crate::south::device::DeviceConfig;
-use crate::south::profile::{EventRule, Profile};
+use crate::south::profile::{EventRule, Point, Profile};
 
 /// Load of a serial line from which on a warning is told: the rest is for answers that take their time, and for repeats.
 const LOAD_WARN_PERCENT: u64 = 80;
@@ -67,6 +68,55 @@ fn device_problems(
     });
     if beyond {
         out.push(Problem::error(&at("offset"), "with it a point lies beyond address 65535"));
+    }
+}
+
+/// Outputs that release a door of another device, since both stand for the same coil or register: the door is opened as
+/// a door, or not at all. Each with that door.
+pub fn door_outputs(
+    devices: &BTreeMap<DeviceId, DeviceConfig>,
+    profiles: &BTreeMap<ProfileName, Profile>,
+) -> BTreeMap<(DeviceId, PointName), DeviceId> {
+    let known =
+        || devices.iter().filter_map(|(id, device)| Some((id, device, profiles.get(&device.profile)?)));
+    let doors: Vec<(&DeviceId, Cell<'_>)> = known()
+        .filter_map(|(id, device, profile)| {
+            let output = profile.door.as_ref()?.output.as_ref()?;
+            Some((id, cell(device, profile.points.get(output)?)?))
+        })
+        .collect();
+    let mut found = BTreeMap::new();
+    for (id, device, profile) in known().filter(|(_, _, profile)| profile.door.is_none()) {
+        for (name, point) in profile.points.iter().filter(|(_, point)| point.write) {
+            let Some(cell) = cell(device, point) else { continue };
+            if let Some((door, _)) = doors.iter().find(|(_, of)| of.overlaps(&cell)) {
+                found.insert((id.clone(), name.clone()), (*door).clone());
+            }
+        }
+    }
+    found
+}
+
+/// What a point stands for on a bus.
+#[derive(Debug)]
+struct Cell<'a> {
+    bus: &'a BusName,
+    unit: u8,
+    coil: bool,
+    addresses: Range<u32>,
+}
+
+fn cell<'a>(device: &'a DeviceConfig, point: &Point) -> Option<Cell<'a>> {
+    let first = u32::from(point.coil.or(point.holding)?) + u32::from(device.offset.unwrap_or(0));
+    let addresses = first..first + u32::from(point.words());
+    Some(Cell { bus: device.bus.as_ref()?, unit: device.unit?, coil: point.coil.is_some(), addresses })
+}
+
+impl Cell<'_> {
+    fn overlaps(&self, other: &Self) -> bool {
+        (self.bus, self.unit, self.coil) == (other.bus, other.unit, other.coil)
+            && self.addresses.start < other.addresses.end
+            && other.addresses.start < self.addresses.end
     }
 }
 

@@ -45,6 +45,30 @@ fn what_is_said_names_no_household() {
     assert_eq!((action.id.as_str(), action.severity), ("e-1-rule.1-1", Some(Severity::Critical)));
 }
 
+/// What was asked for under another configuration is judged by this one.
+#[test]
+fn a_message_does_not_open_a_door() {
+    let mut directory = directory();
+    for (name, own) in [("siren", "s/siren"), ("lock-5-1", "s/front")] {
+        let topics = Topics { base: "s".into(), address: name.into(), own: vec![own.into()] };
+        directory.devices.get_mut(&id(name)).unwrap().abilities.topics = Some(topics);
+    }
+    let directory = Arc::new(directory);
+    let of = |topic: &str| {
+        let spec = ActionSpec {
+            publish: Some(Message { topic: topic.into(), payload: "1".into() }),
+            on: Target { devices: vec![id("siren")], ..Target::default() },
+            ..ActionSpec::default()
+        };
+        let alarm = alarm(Category::Emergency, Severity::Critical, place("3", "1"));
+        asks(&mut Actions::new(Arc::clone(&directory), 480), &now(1_500), &asked(alarm, spec))
+    };
+    assert_eq!(of("{base}/{address}/on").0, ["siren"]);
+    for topic in ["s/front/set", "{base}/group"] {
+        assert_eq!(of(topic), (vec![], vec!["action.withheld trespass".to_owned()]), "{topic}");
+    }
+}
+
 #[test]
 fn an_old_alarm_stands_and_nothing_is_done() {
     let button = || alarm(Category::Emergency, Severity::Critical, place("3", "1"));

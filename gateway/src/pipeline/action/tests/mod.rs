@@ -12,7 +12,7 @@ use crate::model::ids::{BootId, Epoch, PointName, ProfileName};
 use crate::model::place::Place;
 use crate::model::record::{Body, Record};
 use crate::model::stamp::ClockTrust;
-use crate::pipeline::directory::{Abilities, Speaker};
+use crate::pipeline::directory::{Abilities, Speaker, Topics};
 
 const BOOT: &str = "boot";
 
