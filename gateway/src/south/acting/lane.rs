@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::UnderWay;
 use super::outgoing::{Outgoing, PostError, Wire};
 use super::{Actor, Job, Shared, Told, finish};
 use crate::model::action::{Action, Progress, Report, outcome};
@@ -17,6 +18,7 @@ pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) actor: Arc<Actor>,
     pub(super) told_tx: mpsc::Sender<Told>,
+    pub(super) under_way: Arc<UnderWay>,
     /// The box stops: nothing is begun any more.
     pub(super) stop: CancellationToken,
 }
@@ -45,6 +47,7 @@ pub(super) struct Order<'a> {
 
 impl Lane {
     pub(super) async fn finish(&self, job: Job, end: (Progress, u32), detail: impl Into<String>) {
+        self.under_way.end(&job.action.id);
         finish(&self.told_tx, job, end, detail).await;
     }
 

@@ -4,7 +4,8 @@
 //! What must be survived: a device that never answers (retried until its time is over if it may be done twice, given up
 //! once if not), one that says no, a broker that is away, a graver alarm in the middle of a lighter one's words, a full
 //! queue, and the process's death between order and answer: what was begun before is never done again unless that is no
-//! worse than once (words, and what fire holds open); other doors and outputs are only ever brought back to rest.
+//! worse than once (words, and what fire holds open); other doors and outputs are only ever brought back to rest. A lane
+//! that dies is begun anew, and goes on likewise.
 //!
 //! One *lane* per speaker, door and output carries out one thing at a time; each is a task. Reports go through one
 //! channel to the journal, in their order.

@@ -34,7 +34,7 @@ type Tried = (Progress, String);
 struct Once {
     lane: Lane,
     jobs_rx: mpsc::Receiver<Job>,
-    /// Orders that came while a lock had not answered yet.
+    /// Orders that came while a lock had not answered yet, or were under way when a forerunner died.
     waiting: VecDeque<Job>,
     /// What was begun and is not over.
     running: Option<Running>,
@@ -91,9 +91,10 @@ enum Next {
     Stop,
 }
 
-/// Runs until the box stops or nobody asks any more; then nothing is left switched on.
-pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>) {
-    let mut once = Once { lane, jobs_rx, waiting: VecDeque::new(), running: None, holding: None };
+/// Runs until the box stops or nobody asks any more; then nothing is left switched on. `waiting`: what the lane's forerunner
+/// was at when it died.
+pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>, waiting: VecDeque<Job>) {
+    let mut once = Once { lane, jobs_rx, waiting, running: None, holding: None };
     loop {
         match once.next().await {
             Next::Job(job) => once.carry_out(*job).await,

@@ -1,6 +1,7 @@
 //! A speaker's lane: one thing is said at a time, the gravest first; a graver one cuts a lighter one short; what is not said
 //! in its time is not said at all; what fails is tried again with growing pauses until then.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -65,12 +66,15 @@ struct Speaking {
     queue: Queue,
 }
 
-/// Runs until nobody asks any more.
-pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>) {
+/// Runs until nobody asks any more. `waiting`: what the lane's forerunner was at when it died; words are said again.
+pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>, waiting: VecDeque<Job>) {
     let mut speaking = Speaking { lane, jobs_rx, queue: Queue::default() };
     while speaking.turn().await {}
 }
 
+    for job in waiting {
+        speaking.take(job).await;
+    }
 impl Speaking {
     /// Takes one job up, or waits for one. No more come: no.
     async fn turn(&mut self) -> bool {
@@ -84,7 +88,7 @@ impl Speaking {
         // Dropping the attempt is safe: what it has sent, it has sent.
         let cut = tokio::select! {
             turn = say(&self.lane, &job) => Ok(turn),
-            cut = more(&mut self.jobs_rx, &mut self.queue, severity, &self.lane.told_tx) => Err(cut),
+            cut = more(&mut self.jobs_rx, &mut self.queue, severity, &self.lane) => Err(cut),
         };
         match cut {
             Ok((end, detail, turn)) => {
@@ -128,7 +132,7 @@ impl Speaking {
         let until = Instant::now() + busy.min(BUSY_MAX);
         tokio::select! {
             () = sleep_until(until) => true,
-            cut = more(&mut self.jobs_rx, &mut self.queue, severity, &self.lane.told_tx) => match cut {
+            cut = more(&mut self.jobs_rx, &mut self.queue, severity, &self.lane) => match cut {
                 Cut::Graver => {
                     self.hush().await;
                     true
@@ -168,7 +172,7 @@ async fn more(
     jobs_rx: &mut mpsc::Receiver<Job>,
     queue: &mut Queue,
     present: Option<Severity>,
-    told_tx: &mpsc::Sender<super::Told>,
+    lane: &Lane,
 ) -> Cut {
     loop {
         let Some(job) = jobs_rx.recv().await else { return Cut::Closed };
@@ -177,7 +181,7 @@ async fn more(
         }
         let graver = job.action.severity > present;
         if let Some(dropped) = queue.put(job) {
-            super::finish(told_tx, dropped, (Progress::Failed, 1), TOO_MANY).await;
+            lane.finish(dropped, (Progress::Failed, 1), TOO_MANY).await;
         }
         if graver {
             return Cut::Graver;

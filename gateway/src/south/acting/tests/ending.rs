@@ -73,3 +73,45 @@ async fn nothing_is_left_switched_on_when_the_box_stops() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_dies_leaves_nothing_switched_on() {
+    let site = site(&[]);
+    let relay = |on, for_ms| Deed::Relay { point: PointName::new("do1").unwrap(), on, for_ms };
+    let siren = site.ask("io", relay(true, Some(600_000)), Severity::Major).await;
+    let gate = site.ask("gate", Deed::Unlock { pulse_ms: Some(3_000) }, Severity::Major).await;
+    pass(1.0).await;
+    site.outputs.panics.store(1, Ordering::Relaxed);
+    site.ask("io", relay(true, None), Severity::Major).await;
+    pass(1.0).await;
+    assert_eq!(site.writes().last(), Some(&("do1".to_owned(), Value::Bool(false))));
+    assert_eq!(site.reports(&siren)[0].0, "unknown");
+    // The door's own lane dies when it is to be locked again.
+    site.outputs.panics.store(1, Ordering::Relaxed);
+    pass(10.0).await;
+    assert_eq!(site.writes().last(), Some(&("release".to_owned(), Value::Bool(false))));
+    assert_eq!(site.reports(&gate)[0].0, "unknown");
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_and_a_hold_outlive_their_lane_unless_they_kill_it() {
+    let site = site(&[Does::Panics, Does::Plays]);
+    let id = site.ask("horn", words("三栋着火"), Severity::Critical).await;
+    pass(1.0).await;
+    assert_eq!((site.said().len(), site.reports(&id)[0].0.as_str()), (1, "confirmed"));
+    site.outputs.panics.store(1, Ordering::Relaxed);
+    let hold = site.ask("gate", Deed::Unlock { pulse_ms: None }, Severity::Critical).await;
+    pass(10.0).await;
+    assert_eq!(site.writes(), [("release".to_owned(), Value::Bool(true))]);
+    assert_eq!(site.reports(&hold)[0].0, "accepted");
+    *site.devices.script.lock().unwrap() = [Does::Panics].into();
+    let deadly = site.ask("horn", words("甲"), Severity::Critical).await;
+    pass(1.0).await;
+    *site.devices.script.lock().unwrap() = [Does::Plays].into();
+    let next = site.ask("horn", words("乙"), Severity::Critical).await;
+    pass(1.0).await;
+    assert_eq!((site.reports(&deadly).len(), site.reports(&next).len()), (0, 1));
+    assert_eq!(site.said().last().unwrap(), "乙");
+    site.end().await;
+}

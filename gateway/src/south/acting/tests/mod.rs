@@ -102,6 +102,8 @@ impl Post for Devices {
 struct Outputs {
     script: Lock<VecDeque<Result<Written, WriteError>>>,
     writes: Lock<Vec<(Instant, String, String, Value)>>,
+    /// The next so many writes meet a mistake in the code.
+    panics: AtomicU32,
 }
 
 #[async_trait]
@@ -113,6 +115,9 @@ impl Switch for Outputs {
         value: Value,
         _lifetime: Duration,
     ) -> Result<Written, WriteError> {
+        let panics = self.panics.load(Ordering::Relaxed);
+        self.panics.store(panics.saturating_sub(1), Ordering::Relaxed);
+        assert_eq!(panics, 0, "as the test says");
         let (device, point) = (device.as_str().to_owned(), point.as_str().to_owned());
         self.writes.lock().unwrap().push((Instant::now(), device, point, value));
         self.script.lock().unwrap().pop_front().unwrap_or(Ok(Written::Verified))
