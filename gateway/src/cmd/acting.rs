@@ -6,6 +6,7 @@ use super::line::ActionsRx;
 use crate::config::Loaded;
 use crate::model::action::Held;
 use crate::model::journal::Journal;
+use crate::model::roll::Roll;
 use crate::rt::clock::SharedClock;
 use crate::rt::supervise::{Stage, Supervisor};
 use crate::south::acting::{Acting, Ears, Parts, Wire};
@@ -18,13 +19,14 @@ use crate::south::mqtt::External;
 pub(super) fn acting_of(
     loaded: &Loaded,
     (journal, clock, ears): (Arc<dyn Journal>, SharedClock, Arc<Ears>),
-    (actions_rx, held): (ActionsRx, Arc<Held>),
+    (actions_rx, held, roll): (ActionsRx, Arc<Held>, Arc<Roll>),
 ) -> Arc<Acting> {
     let parts = Parts {
         devices: loaded.settings.devices.clone(),
         profiles: super::buses::profiles_of(loaded),
         ears,
         held,
+        roll,
         journal,
         clock,
     };

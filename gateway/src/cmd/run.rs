@@ -170,7 +170,7 @@ impl Daemon {
         clock.recall(clocks);
         let mut supervisor = Supervisor::new(Arc::clone(&shared.board), Arc::clone(&shared.metrics));
         let for_actions = (Arc::new(store.clone()) as _, Arc::clone(&shared.clock), Arc::clone(&shared.ears));
-        let acting = acting::acting_of(loaded, for_actions, (actions_rx, held));
+        let acting = acting::acting_of(loaded, for_actions, (actions_rx, held, Arc::clone(&shared.roll)));
         let rules = Arc::new(Rulebook::new(loaded, Arc::clone(&shared.clock), next_rules));
         spawn_probation(&mut supervisor, loaded, &rules);
         let perform: Arc<dyn Perform> = desk(

@@ -172,7 +172,7 @@ impl Desk {
         let (ids, tags, deed) = match &order.verb {
             Verb::Speak { speakers, tags, text, clip, volume, repeat } => {
                 let (text, clip) = (text.clone(), clip.clone());
-                (speakers, tags, Deed::Speak { text, clip, volume: *volume, repeat: *repeat })
+                (speakers, tags, Deed::Speak { text, clip, volume: *volume, repeat: *repeat, until: None })
             }
             Verb::Hush { speakers, tags } => (speakers, tags, Deed::Hush),
             _ => return answers::rejected("not_possible", "this is no order to a speaker"),

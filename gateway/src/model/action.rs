@@ -8,9 +8,11 @@ use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{DeviceId, PointName};
+use super::limits::{SPEECH_CHAR_MS_MAX, SPEECH_CLIP_MS_MAX, SPEECH_MS_MAX};
 use super::place::Place;
 use super::record::{Body, Category, DeviceRef, Draft, Event, Record, Severity, Text, Value};
 use super::stamp::Stamp;
@@ -95,6 +97,9 @@ pub enum Deed {
         volume: u8,
         /// How often, 1 or more.
         repeat: u8,
+        /// What ends the repeats before their number does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Until>,
     },
     /// Stop what a speaker says.
     Hush,
@@ -118,6 +123,14 @@ pub enum Deed {
     Publish { topic: String, payload: String },
 }
 
+/// What ends repeated words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Somebody has seen to the alarm, or it is over.
+    Acknowledged,
+}
+
 impl Deed {
     /// The name on the wire and in events.
     pub const fn as_str(&self) -> &'static str {
@@ -132,9 +145,16 @@ impl Deed {
         }
     }
 
-    /// How long it takes by itself, from when it is begun: an output that is switched back at the end.
+    /// How long it takes by itself at most, from when it is begun: words, and an output that is switched back at the end.
     pub fn lasts_ms(&self) -> u64 {
         let lasts = match self {
+            Self::Speak { until: Some(_), .. } => return SPEECH_MS_MAX,
+            Self::Speak { text, clip, repeat, .. } => {
+                let chars = text.as_ref().map_or(0, |text| text.chars().count());
+                let text_ms = u64::try_from(chars).unwrap_or(u64::MAX).saturating_mul(SPEECH_CHAR_MS_MAX);
+                let clip_ms = if clip.is_some() { SPEECH_CLIP_MS_MAX } else { 0 };
+                return text_ms.max(clip_ms).saturating_mul((*repeat).into()).min(SPEECH_MS_MAX);
+            }
             Self::Unlock { pulse_ms } => *pulse_ms,
             Self::Relay { for_ms, .. } => *for_ms,
             _ => None,

@@ -41,6 +41,13 @@ pub const RULES_MAX: usize = 1_000;
 /// Longest text that a speaker is asked to say: half a minute of speech, longer than anybody listens.
 pub const DEED_TEXT_CHARS_MAX: usize = 200;
 
+/// A speaker is never taken to be busy with one order for longer: what it says is not known.
+pub const SPEECH_MS_MAX: u64 = 180_000;
+
+/// Longest that a profile may say one character takes, and one clip.
+pub const SPEECH_CHAR_MS_MAX: u64 = 2_000;
+pub const SPEECH_CLIP_MS_MAX: u64 = 60_000;
+
 /// Actions of one alarm at one time: all speakers and doors of a building. With their records they fit
 /// [`FOLD_DRAFTS_MAX`].
 pub const ACTIONS_AT_ONCE_MAX: usize = 64;

@@ -344,6 +344,7 @@ fn deed(spec: &ActionSpec, asked: &Asked, entry: &Entry) -> Option<Deed> {
             clip: speech.clip.clone(),
             volume: speech.volume().min(100),
             repeat,
+            until: speech.until,
         });
     }
     if let Some(unlock) = spec.unlock {

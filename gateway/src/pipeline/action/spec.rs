@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::super::directory::{Directory, Entry};
+use crate::model::action::Until;
 use crate::model::check::Problem;
 use crate::model::ids::{DeviceId, PointName};
 use crate::model::limits::{DEED_TEXT_CHARS_MAX, TOPIC_BYTES_MAX};
@@ -77,6 +78,10 @@ pub struct Speech {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
     pub repeat: Option<u8>,
+    /// "acknowledged": what is not said yet is not said any more once somebody has seen to the alarm, or it is over. Each
+    /// repeat is then an order of its own, for three minutes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
 }
 
 impl Speech {
@@ -453,6 +458,9 @@ fn speech_problems(out: &mut Vec<Problem>, speech: &Speech, cause: Cause<'_>) {
             let message = format!("{word:?} starts an evacuation, and only the fire panel does that");
             let hint = format!("say it in a rule of category fire on devices of kind = \"{FIRE_PANEL}\"");
             out.push(Problem::error(&["speak", key], message).hint(hint));
+        } else if speech.until.is_some() && EVACUATION.iter().any(|word| lower.contains(word)) {
+            let message = "that somebody has acknowledged the alarm ends no evacuation";
+            out.push(Problem::error(&["speak", "until"], message).hint("leave `until` out"));
         }
     }
 }

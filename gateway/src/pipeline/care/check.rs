@@ -128,6 +128,10 @@ impl<'a> Judge<'a> {
             let message = "a question is spoken or published".to_owned();
             self.error(&["ask", number], message, "write `speak` or `publish`; the rest belongs under `do`");
         }
+        if spec.speak.as_ref().is_some_and(|speech| speech.until.is_some()) {
+            let message = "a question comes before the alarm that somebody could acknowledge".to_owned();
+            self.error(&["ask", number, "speak", "until"], message, "leave `until` out");
+        }
         let sensors = household.sensors();
         let echo = spec.candidates(self.around.directory).map(|(id, _)| id).find(|id| sensors.contains(id));
         if let Some(id) = echo {

@@ -39,8 +39,10 @@ use super::device::{DeviceConfig, Speaker};
 use super::profile::Profile;
 use super::profile::acts::Filling;
 use crate::model::action::{Act, Action, Deed, Held, Progress, Report};
+use crate::model::alarm::AlarmState;
 use crate::model::ids::{DeviceId, ProfileName};
 use crate::model::journal::{Durability, Journal};
+use crate::model::roll::Roll;
 use crate::rt::clock::SharedClock;
 
 /// Jobs that wait to be shared out. Full: who asks waits.
@@ -69,6 +71,8 @@ pub struct Parts {
     pub ears: Arc<Ears>,
     /// The doors that fire holds open, also since before a restart.
     pub held: Arc<Held>,
+    /// Where it stands that somebody has seen to an alarm.
+    pub roll: Arc<Roll>,
     pub journal: Arc<dyn Journal>,
     pub clock: SharedClock,
 }
@@ -106,6 +110,7 @@ struct Shared {
     wires: RwLock<BTreeMap<Speaker, Wire>>,
     ears: Arc<Ears>,
     held: Arc<Held>,
+    roll: Arc<Roll>,
     journal: Arc<dyn Journal>,
     clock: SharedClock,
     orders: AtomicU32,
@@ -128,9 +133,9 @@ pub struct Acting {
 impl Acting {
     /// `asked_rx`: what the pipeline asks for, and whether it was begun before a restart.
     pub fn new(parts: Parts, asked_rx: mpsc::Receiver<(Action, bool)>) -> Self {
-        let Parts { devices, profiles, ears, held, journal, clock } = parts;
+        let Parts { devices, profiles, ears, held, roll, journal, clock } = parts;
         let (wires, orders) = (RwLock::default(), AtomicU32::new(0));
-        let shared = Shared { devices, profiles, wires, ears, held, journal, clock, orders };
+        let shared = Shared { devices, profiles, wires, ears, held, roll, journal, clock, orders };
         let (jobs_tx, jobs_rx) = mpsc::channel(JOBS_MAX);
         Self { shared: Arc::new(shared), jobs_tx, inbox: Mutex::new((jobs_rx, asked_rx)) }
     }
@@ -225,6 +230,12 @@ impl Shared {
             None => 0,
         };
         Job { action, resumed, until: Instant::now() + Duration::from_millis(left), reply }
+    }
+
+    /// Whether nobody has seen to the alarm of an action yet. Unknown where it is not on the roll: over, or none.
+    fn unseen(&self, action: &Action) -> Option<bool> {
+        let state = self.roll.get(action.alarm.as_ref()?)?.alarm.state;
+        Some(matches!(state, AlarmState::Unacknowledged | AlarmState::ReturnedUnacknowledged))
     }
 
     /// Counts orders, from 1.

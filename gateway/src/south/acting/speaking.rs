@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lane::{Lane, Order, Outcome};
 use super::{Job, LANE_JOBS_MAX};
-use crate::model::action::{Deed, Progress};
+use crate::model::action::{Deed, Progress, Until};
+use crate::model::limits::SPEECH_MS_MAX;
 use crate::model::record::Severity;
 use crate::rt::backoff::Backoff;
 use crate::south::profile::acts::{Filling, SpeakerProfile};
@@ -17,8 +18,10 @@ use crate::south::profile::acts::{Filling, SpeakerProfile};
 /// Pauses between attempts.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(8);
-/// A speaker is never taken to be busy for longer than this: what it says is not known.
-const BUSY_MAX: Duration = Duration::from_mins(3);
+/// As long as [`Deed::lasts_ms`] says at most.
+const BUSY_MAX: Duration = Duration::from_millis(SPEECH_MS_MAX);
+/// A repeat that is an order of its own may be begun so long after its turn, also when the action's time is over.
+const REPEAT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Jobs that wait, in the order in which they came.
 #[derive(Debug, Default)]
@@ -46,8 +49,8 @@ impl Queue {
 
 /// What became of a turn.
 enum Turn {
-    /// The speaker is busy with it for so long, as far as anybody knows.
-    Said(Duration, Option<Severity>),
+    /// The speaker is busy with it for so long yet, as far as anybody knows, and so long in all.
+    Said(Duration, Duration, Option<Severity>),
     Nothing,
 }
 
@@ -69,12 +72,12 @@ struct Speaking {
 /// Runs until nobody asks any more. `waiting`: what the lane's forerunner was at when it died; words are said again.
 pub(super) async fn run(lane: Lane, jobs_rx: mpsc::Receiver<Job>, waiting: VecDeque<Job>) {
     let mut speaking = Speaking { lane, jobs_rx, queue: Queue::default() };
-    while speaking.turn().await {}
-}
-
     for job in waiting {
         speaking.take(job).await;
     }
+    while speaking.turn().await {}
+}
+
 impl Speaking {
     /// Takes one job up, or waits for one. No more come: no.
     async fn turn(&mut self) -> bool {
@@ -94,7 +97,7 @@ impl Speaking {
             Ok((end, detail, turn)) => {
                 self.lane.finish(job, end, detail).await;
                 match turn {
-                    Turn::Said(busy, severity) => self.busy(busy, severity).await,
+                    Turn::Said(busy, _, severity) => self.busy(busy, severity).await,
                     Turn::Nothing => true,
                 }
             }
@@ -189,25 +192,54 @@ async fn more(
     }
 }
 
-/// Says one thing, with all its attempts: how it ended, and what the speaker does then.
-async fn say(lane: &Lane, job: &Job) -> ((Progress, u32), String, Turn) {
+/// How words ended: after which attempt, in words, and what the speaker does then.
+type Said = ((Progress, u32), String, Turn);
+
+/// Says one thing. Where an acknowledgement ends it, each repeat is an order of its own.
+async fn say(lane: &Lane, job: &Job) -> Said {
+    let mut deed = job.action.deed.clone();
+    let Deed::Speak { repeat, until: Some(Until::Acknowledged), .. } = &mut deed else {
+        return say_once(lane, job, &deed, (0, job.until)).await;
+    };
+    let times = std::mem::replace(repeat, 1);
+    let enough = Instant::now() + BUSY_MAX;
+    let mut said = say_once(lane, job, &deed, (0, job.until)).await;
+    for _ in 1..times {
+        let ((_, attempts), _, Turn::Said(busy, lasts, _)) = &mut said else { break };
+        sleep(std::mem::take(busy)).await;
+        if lane.shared.unseen(&job.action) != Some(true) || Instant::now() + *lasts >= enough {
+            break;
+        }
+        let until = job.until.max(Instant::now() + REPEAT_WITHIN);
+        said = say_once(lane, job, &deed, (*attempts, until)).await;
+    }
+    said
+}
+
+/// Says words by one order, with all attempts at it. So many were made before.
+async fn say_once(lane: &Lane, job: &Job, deed: &Deed, (before, until): (u32, Instant)) -> Said {
     let nothing = |progress, attempt, detail: String| ((progress, attempt), detail, Turn::Nothing);
     let Some(speaker) = &lane.actor.profile.speaker else {
         return nothing(Progress::Failed, 1, "the device is no speaker".to_owned());
     };
-    let (spoken, lasts) = match words(speaker, &job.action.deed) {
+    let (spoken, lasts) = match words(speaker, deed) {
         Ok(spoken) => spoken,
         Err(why) => return nothing(Progress::Failed, 1, why),
     };
+    let stops = matches!(deed, Deed::Speak { until: Some(Until::Acknowledged), .. });
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX, fastrand::Rng::new());
-    let mut attempt = 0_u32;
+    let mut attempt = before;
     let mut last = String::new();
     loop {
-        if Instant::now() >= job.until {
+        if Instant::now() >= until {
             return match attempt {
                 0 => nothing(Progress::Expired, 1, "its time passed before it could be said".to_owned()),
                 _ => nothing(Progress::Failed, attempt, format!("given up: {last}")),
             };
+        }
+        if stops && lane.shared.unseen(&job.action) == Some(false) {
+            let why = "somebody has acknowledged the alarm".to_owned();
+            return nothing(Progress::Preempted, attempt.max(1), why);
         }
         attempt = attempt.saturating_add(1);
         let filling = Filling {
@@ -230,13 +262,13 @@ async fn say(lane: &Lane, job: &Job) -> ((Progress, u32), String, Turn) {
             Outcome::Done { happened, detail } => {
                 let progress = if happened { Progress::Confirmed } else { Progress::Accepted };
                 let busy = if happened { Duration::ZERO } else { lasts };
-                return ((progress, attempt), detail, Turn::Said(busy, job.action.severity));
+                return ((progress, attempt), detail, Turn::Said(busy, lasts, job.action.severity));
             }
             Outcome::Failed(why) => why,
             Outcome::Unanswered => "no answer came".to_owned(),
         };
         let next = Instant::now() + backoff.next_delay();
-        if next >= job.until {
+        if next >= until {
             return nothing(Progress::Failed, attempt, format!("given up: {why}"));
         }
         lane.retrying(&job.action, attempt, &why).await;
@@ -247,7 +279,7 @@ async fn say(lane: &Lane, job: &Job) -> ((Progress, u32), String, Turn) {
 
 /// What is said, as the speaker can take it, and how long that takes, about.
 fn words(speaker: &SpeakerProfile, deed: &Deed) -> Result<(Filling, Duration), String> {
-    let Deed::Speak { text, clip, volume, repeat } = deed else {
+    let Deed::Speak { text, clip, volume, repeat, until: _ } = deed else {
         return Err("a speaker only speaks".to_owned());
     };
     let most = usize::from(speaker.text_chars_max);

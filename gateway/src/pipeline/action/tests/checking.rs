@@ -1,6 +1,7 @@
 //! What `check` refuses.
 
 use super::*;
+use crate::model::action::Until;
 
 #[test]
 fn mistakes_are_told_before_anything_acts() {
@@ -17,6 +18,11 @@ fn mistakes_are_told_before_anything_acts() {
     let said = |words: &str| ActionSpec {
         speak: Some(Speech { zh: Some(words.into()), ..Speech::default() }),
         ..speak(Near::SameUnit)
+    };
+    let until = |words: &str| {
+        let mut spec = said(words);
+        spec.speak.as_mut().unwrap().until = Some(Until::Acknowledged);
+        spec
     };
     let relay = |device: &str, point: &str| ActionSpec {
         relay: Some(Relay { point: PointName::new(point).unwrap(), on: true, for_s: Some(5) }),
@@ -42,6 +48,8 @@ fn mistakes_are_told_before_anything_acts() {
         (cause, said("请大家疏散"), "only the fire panel"),
         (two, said("请大家疏散"), "only the fire panel"),
         (fire, said("请大家疏散"), ""),
+        (fire, until("请大家疏散"), "ends no evacuation"),
+        (fire, until("请保安查看"), ""),
         (duress, said("有人被胁迫"), "silent on site"),
         (cause, said(""), "characters"),
         (fire, unlock(Some(Near::SameUnit)), ""),

@@ -173,9 +173,32 @@ fn what_nobody_reports_is_unknown_after_its_time_also_over_a_restart() {
     }
     assert_eq!(actions.unfinished().len(), 1);
     let (due, key) = actions.next_due().unwrap();
-    assert_eq!(due, 1_000 + 30_000 + REPORT_GRACE_MS);
+    // Six characters take 12 s at most.
+    assert_eq!(due, 1_000 + 30_000 + 12_000 + REPORT_GRACE_MS);
     let (mut signals, mut out) = (Vec::new(), Out::default());
     actions.fire(&now(due), &key, &mut signals, &mut out);
     let report = Report::read(&record(out.drafts.remove(0))).unwrap();
     assert_eq!((report.progress, signals.len(), actions.next_due()), (Progress::Unknown, 1, None));
+}
+
+#[test]
+fn words_are_not_given_up_while_they_are_said() {
+    let speaks = |chars: usize, repeat, clip: Option<&str>| Deed::Speak {
+        text: Some("长".repeat(chars)),
+        clip: clip.map(str::to_owned),
+        volume: 50,
+        repeat,
+        until: None,
+    };
+    for (deed, lasts_ms) in [
+        (speaks(10, 2, None), 40_000),
+        (speaks(0, 2, Some("sos")), 120_000),
+        (speaks(200, 20, None), 180_000),
+    ] {
+        let mut actions = actions();
+        let action = Action { deed, act_within_ms: 30_000, ..persons_pulse() };
+        actions.asked(&now(1_000), &action, false);
+        let due = actions.next_due().unwrap().0;
+        assert_eq!(due, 1_000 + 30_000 + lasts_ms + REPORT_GRACE_MS, "{:?}", action.deed);
+    }
 }

@@ -42,20 +42,6 @@ async fn a_door_at_a_relay_is_pulsed_or_seen_open() {
     }
 }
 
-fn contact_opened(at: &Stamp) -> Draft {
-    let mut draft = Draft::of_gateway(
-        at,
-        None,
-        ("contact.opened", None),
-        BTreeMap::new(),
-        crate::model::record::Text::default(),
-    );
-    if let Body::Event(event) = &mut draft.body {
-        event.device.id = DeviceId::new("reed").unwrap();
-    }
-    draft
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_door_that_says_no_is_not_asked_again() {
     let site = site(&[]);

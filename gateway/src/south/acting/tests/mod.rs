@@ -143,6 +143,7 @@ struct Site {
     book: Arc<Book>,
     ears: Arc<Ears>,
     held: Arc<Held>,
+    roll: Arc<Roll>,
     clock: Arc<ManualClock>,
     cancel: CancellationToken,
     running: JoinHandle<()>,
@@ -157,11 +158,13 @@ fn site(script: &[Does]) -> Site {
     });
     let (outputs, book, ears) = (Arc::<Outputs>::default(), Arc::<Book>::default(), Arc::<Ears>::default());
     let (clock, held) = (Arc::new(ManualClock::new()), Arc::<Held>::default());
+    let roll = Arc::<Roll>::default();
     let parts = Parts {
         devices: toml::from_str(DEVICES).unwrap(),
         profiles: shipped_profiles().unwrap().into_iter().map(|(name, p)| (name, Arc::new(p))).collect(),
         ears: Arc::clone(&ears),
         held: Arc::clone(&held),
+        roll: Arc::clone(&roll),
         journal: Arc::clone(&book) as _,
         clock: Arc::clone(&clock) as _,
     };
@@ -175,7 +178,7 @@ fn site(script: &[Does]) -> Site {
     let (runs, token) = (Arc::clone(&acting), cancel.clone());
     #[expect(clippy::disallowed_methods, reason = "a test joins it at its end")]
     let running = tokio::task::spawn(async move { runs.run(&token).await });
-    Site { acting, asked_tx, devices, outputs, book, ears, held, clock, cancel, running }
+    Site { acting, asked_tx, devices, outputs, book, ears, held, roll, clock, cancel, running }
 }
 
 impl Site {
@@ -235,9 +238,23 @@ impl Site {
 }
 
 fn words(text: &str) -> Deed {
-    Deed::Speak { text: Some(text.to_owned()), clip: None, volume: 50, repeat: 2 }
+    Deed::Speak { text: Some(text.to_owned()), clip: None, volume: 50, repeat: 2, until: None }
 }
 
 async fn pass(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+fn contact_opened(at: &Stamp) -> Draft {
+    let mut draft = Draft::of_gateway(
+        at,
+        None,
+        ("contact.opened", None),
+        BTreeMap::new(),
+        crate::model::record::Text::default(),
+    );
+    if let Body::Event(event) = &mut draft.body {
+        event.device.id = DeviceId::new("reed").unwrap();
+    }
+    draft
 }

@@ -1,6 +1,9 @@
 //! Speakers: one thing at a time, the gravest first, tried again until its time is over.
 
 use super::*;
+use crate::model::action::Until;
+use crate::model::alarm::{Alarm, AlarmState};
+use crate::model::roll::Listed;
 
 #[tokio::test(start_paused = true)]
 async fn words_are_played_once_and_told() {
@@ -140,5 +143,67 @@ async fn a_flood_of_words_costs_the_lightest() {
     assert!(site.reports(&grave).is_empty(), "the grave one waits");
     let dropped = light.iter().filter(|id| !site.reports(id).is_empty()).count();
     assert_eq!(dropped, 1);
+    site.end().await;
+}
+
+fn listed(site: &Site, state: AlarmState) -> Listed {
+    let draft = contact_opened(&site.clock.now());
+    let Body::Event(raised) = draft.body else { panic!("no event") };
+    let alarm = Alarm::new("e-1-r".to_owned(), state, *raised);
+    Listed { seq: 1, test: false, at: draft.at, alarm }
+}
+
+/// Words of 2 s, five times, about the alarm that [`listed`] makes.
+async fn ask_until_acknowledged(site: &Site, device: &str) -> String {
+    let deed = Deed::Speak {
+        text: Some("三栋一单元求助！".to_owned()),
+        clip: None,
+        volume: 50,
+        repeat: 5,
+        until: Some(Until::Acknowledged),
+    };
+    let alarm = Some("e-1-r".to_owned());
+    let action = Action { alarm, ..site.action(device, deed, Some(Severity::Critical)) };
+    let id = action.id.clone();
+    site.asked_tx.send((action, false)).await.unwrap();
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_ends_repeats_where_the_rule_says_so() {
+    let site = site(&[Does::Plays]);
+    site.roll.put(listed(&site, AlarmState::Unacknowledged));
+    let id = ask_until_acknowledged(&site, "loud").await;
+    pass(3.0).await;
+    assert_eq!((site.said().len(), site.reports(&id).len()), (2, 0));
+    site.roll.put(listed(&site, AlarmState::Acknowledged));
+    pass(1.5).await;
+    assert_eq!((site.said().len(), site.reports(&id)[0].0.as_str()), (2, "accepted"));
+    let plain = site.ask("loud", words("其他"), Severity::Minor).await;
+    pass(0.1).await;
+    assert_eq!((site.said().len(), site.reports(&plain).len()), (3, 1), "the speaker is free at once");
+    pass(2.0).await;
+    // Before a word was said.
+    let id = ask_until_acknowledged(&site, "loud").await;
+    pass(1.0).await;
+    assert_eq!((site.said().len(), site.reports(&id)[0].0.as_str()), (3, "preempted"));
+    site.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_acknowledgement_all_is_said_and_what_is_over_once() {
+    let site = site(&[Does::Plays]);
+    site.roll.put(listed(&site, AlarmState::ReturnedUnacknowledged));
+    let id = ask_until_acknowledged(&site, "horn").await;
+    pass(20.0).await;
+    assert_eq!((site.said().len(), site.reports(&id).len()), (5, 1));
+    let mut ids: Vec<_> =
+        site.devices.posts.lock().unwrap().iter().map(|(_, _, order)| order["id"].to_string()).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "each order has a name of its own: {ids:?}");
+    site.roll.put(listed(&site, AlarmState::Normal));
+    ask_until_acknowledged(&site, "horn").await;
+    pass(20.0).await;
+    assert_eq!(site.said().len(), 6);
     site.end().await;
 }
