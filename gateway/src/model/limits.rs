@@ -41,6 +41,9 @@ pub const RULES_MAX: usize = 1_000;
 /// Longest text that a speaker is asked to say: half a minute of speech, longer than anybody listens.
 pub const DEED_TEXT_CHARS_MAX: usize = 200;
 
+/// Longest pause between tries to switch an output back that was left on; each is told.
+pub const REST_PAUSE_MS_MAX: u64 = 300_000;
+
 /// A speaker is never taken to be busy with one order for longer: what it says is not known.
 pub const SPEECH_MS_MAX: u64 = 180_000;
 

@@ -26,7 +26,7 @@ use super::{Now, Out, Part};
 use crate::model::action::{Action, Deed, Progress, Report, is_id_of_question};
 use crate::model::alarm::Alarm;
 use crate::model::ids::{DeviceId, RuleName};
-use crate::model::limits::{ACTIONS_AT_ONCE_MAX, ACTIONS_PENDING_MAX};
+use crate::model::limits::{ACTIONS_AT_ONCE_MAX, ACTIONS_PENDING_MAX, REST_PAUSE_MS_MAX};
 use crate::model::record::{Category, DeviceRef, Draft, Event, Severity, Text, Value};
 use crate::model::stamp::Stamp;
 
@@ -193,8 +193,14 @@ impl Actions {
         let Some(pending) = self.pending.get(&report.action) else { return };
         if !report.progress.is_final() {
             // A door that stays shut in a fire is news at once, not when nobody tries any more.
-            if is_hold(&pending.action.deed) {
-                signals.extend(self.failed(now, &pending.action, report));
+            let Pending { action, begun, due_ms } = pending.clone();
+            if is_hold(&action.deed) || report.leaves_on() {
+                signals.extend(self.failed(now, &action, report));
+            }
+            // So long as somebody tries to switch it back, it is under way.
+            if report.leaves_on() {
+                let due_ms = due_ms.max(now.t_ms.saturating_add(REST_PAUSE_MS_MAX + REPORT_GRACE_MS));
+                self.pending.put(&report.action, Pending { action, due_ms, begun });
             }
             return;
         }

@@ -18,15 +18,18 @@ use super::outgoing::Wire;
 use super::{Job, LANE_JOBS_MAX};
 use crate::model::action::{Action, Deed, Progress, Report, outcome};
 use crate::model::ids::PointName;
+use crate::model::limits::REST_PAUSE_MS_MAX;
 use crate::model::record::Value;
 use crate::south::modbus::actuator::{WriteError, Written};
 use crate::south::profile::acts::{DoorProfile, Filling};
 
 /// How long a write may wait for its line, at most; less where the action's time is over before.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
-/// Switching back is tried so often: it may be done many times, and must not be left.
+/// Switching back may be done many times, and must not be left: after so many tries it is told, and tried all the same with
+/// growing pauses, until it has come about.
 const REST_TRIES: u32 = 5;
 const REST_PAUSE: Duration = Duration::from_secs(2);
+const REST_PAUSE_MAX: Duration = Duration::from_millis(REST_PAUSE_MS_MAX);
 
 /// What is known of one try, in words.
 type Tried = (Progress, String);
@@ -165,8 +168,7 @@ impl Once {
         }
         // To lock is no worse a second time.
         if job.resumed && job.action.deed != Deed::Lock {
-            let end = self.resume(&job.action).await;
-            return self.end(job, end).await;
+            return self.resume(job).await;
         }
         if Instant::now() >= job.until {
             let why = "its time passed before it could be done".to_owned();
@@ -203,13 +205,8 @@ impl Once {
         if let Some((point, rest)) = running.back.take() {
             let tried = self.set(&running.job.action, &point, Value::Bool(rest), WRITE_WITHIN).await;
             if !well(tried.0) {
-                running.tries = running.tries.saturating_add(1);
-                if running.tries >= REST_TRIES {
-                    let why = format!("{}: switched, but not back: {}", outcome::LEFT_ON, tried.1);
-                    return self.end(running.job, (Progress::Failed, why)).await;
-                }
                 running.back = Some((point, rest));
-                running.until = Instant::now() + REST_PAUSE;
+                running.until = Instant::now() + self.left_on(&mut running, &tried.1).await;
                 self.running = Some(running);
                 return;
             }
@@ -225,6 +222,24 @@ impl Once {
         }
         let Running { job, attempt, tried, .. } = running;
         self.lane.finish(job, (tried.0, attempt), tried.1).await;
+    }
+
+    /// It was not switched back: how long until it is tried again. Who waits for it, and the journal, are told in time.
+    async fn left_on(&self, running: &mut Running, why: &str) -> Duration {
+        running.tries = running.tries.saturating_add(1);
+        let Some(told) = running.tries.checked_sub(REST_TRIES) else { return REST_PAUSE };
+        let detail = format!("{}: switched, and not back yet: {why}", outcome::LEFT_ON);
+        self.lane.retrying(&running.job.action, running.attempt, &detail).await;
+        if let Some(reply) = running.job.reply.take() {
+            let action = running.job.action.id.clone();
+            if reply
+                .send(Report { action, progress: Progress::Failed, attempt: running.attempt, detail })
+                .is_err()
+            {
+                tracing::debug!("nobody waits to hear that an output is left on any more");
+            }
+        }
+        REST_PAUSE.saturating_mul(2 << told.min(8)).min(REST_PAUSE_MAX)
     }
 
     /// The door was seen open.
@@ -252,10 +267,11 @@ impl Once {
         self.lane.finish(job, (tried.0, attempt), tried.1).await;
     }
 
-    /// What was begun before a restart: nobody knows how far it came.
-    async fn resume(&self, action: &Action) -> Tried {
+    /// What was begun before a restart: nobody knows how far it came. What it may have left on is switched back, as at the
+    /// end of its time.
+    async fn resume(&mut self, job: Job) {
         let door = self.lane.actor.profile.door.as_ref();
-        let left_on = match &action.deed {
+        let left_on = match &job.action.deed {
             Deed::Relay { point, on, for_ms: Some(_) } => Some((point.clone(), !on)),
             // What fire holds open is at rest when it is open.
             Deed::Unlock { pulse_ms: Some(_) } if !self.held() => {
@@ -263,20 +279,18 @@ impl Once {
             }
             _ => None,
         };
-        let Some((point, rest)) = left_on else {
+        // What runs already is switched back by itself.
+        let left_on = left_on.filter(|_| self.running.as_ref().is_none_or(|running| running.back.is_none()));
+        if left_on.is_none() {
             let detail = "begun before a restart: it may have been done, and is not done again";
-            return (Progress::Unknown, detail.to_owned());
-        };
-        match self.bring_to_rest(action, &point, rest).await {
-            Ok(_) => {
-                let detail = "begun before a restart: it may have been done; the output is at rest";
-                (Progress::Unknown, detail.to_owned())
-            }
-            Err(why) => {
-                let left_on = outcome::LEFT_ON;
-                (Progress::Failed, format!("{left_on}: begun before a restart, and not switched back: {why}"))
-            }
+            return self.end(job, (Progress::Unknown, detail.to_owned())).await;
         }
+        self.take_over().await;
+        let detail = "begun before a restart: it may have been done; the output is at rest";
+        let tried = (Progress::Unknown, detail.to_owned());
+        let until = Instant::now();
+        self.running = Some(Running { job, attempt: 1, tried, back: left_on, tries: 0, until, watch: None });
+        self.over().await;
     }
 
     /// Switches or sets an output, once.

@@ -202,3 +202,17 @@ fn words_are_not_given_up_while_they_are_said() {
         assert_eq!(due, 1_000 + 30_000 + lasts_ms + REPORT_GRACE_MS, "{:?}", action.deed);
     }
 }
+
+#[test]
+fn what_is_left_on_is_an_alarm_and_under_way_until_it_is_at_rest() {
+    let mut actions = actions();
+    let action = persons_pulse();
+    actions.asked(&now(1_500), &action, true);
+    let detail = format!("{}: x", outcome::LEFT_ON);
+    let report = Report { action: action.id, progress: Progress::Retrying, attempt: 1, detail };
+    let mut signals = Vec::new();
+    actions.reported(&now(60_000), &report, &mut signals);
+    assert!(matches!(&signals[..], [Signal::Raise(raise)] if raise.subject == "door-3-1"), "{signals:?}");
+    assert_eq!(actions.unfinished().len(), 1);
+    assert_eq!(actions.next_due().unwrap().0, 60_000 + REST_PAUSE_MS_MAX + REPORT_GRACE_MS);
+}

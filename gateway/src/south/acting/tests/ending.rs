@@ -115,3 +115,36 @@ async fn words_and_a_hold_outlive_their_lane_unless_they_kill_it() {
     assert_eq!(site.said().last().unwrap(), "乙");
     site.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_door_left_open_by_a_dead_line_is_locked_when_the_line_is_back() {
+    for resumed in [false, true] {
+        let site = site(&[]);
+        let gate = site.action("gate", Deed::Unlock { pulse_ms: Some(3_000) }, Some(Severity::Major));
+        let id = gate.id.clone();
+        let dead = || site.outputs.script.lock().unwrap().extend(vec![Err(WriteError::Busy); 12]);
+        if resumed {
+            dead();
+        }
+        site.asked_tx.send((gate, resumed)).await.unwrap();
+        pass(1.0).await;
+        if !resumed {
+            dead();
+        }
+        pass(60.0).await;
+        let told = site.reports(&id);
+        assert!(
+            told.iter().all(|(progress, why)| progress == "retrying" && why.starts_with(outcome::LEFT_ON))
+        );
+        assert!(!told.is_empty() && told.len() < 8, "{told:?}");
+        // A person's order does not wait behind it.
+        let opened = site.action("gate", Deed::Unlock { pulse_ms: Some(1_000) }, None);
+        assert_eq!(site.acting.act(opened).await.progress, Progress::Failed);
+        pass(3_600.0).await;
+        assert_eq!(site.writes().last(), Some(&("release".to_owned(), Value::Bool(false))));
+        let end = if resumed { "unknown" } else { "accepted" };
+        assert_eq!(site.reports(&id).last().unwrap().0, end);
+        assert_eq!(site.writes().len(), 13 + usize::from(!resumed), "{:?}", site.writes());
+        site.end().await;
+    }
+}
