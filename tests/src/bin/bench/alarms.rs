@@ -269,7 +269,7 @@ fn p99_ms(from: &BTreeMap<usize, Instant>, to: &BTreeMap<usize, Instant>) -> f64
 }
 
 /// Presses, with so many rules configured and the traffic running.
-pub async fn alarms(rules: usize) -> Alarms {
+async fn alarms(rules: usize) -> Alarms {
     let mut gateway = plan(rules);
     gateway.run().await;
     let address = gateway.mqtt;
@@ -303,6 +303,28 @@ pub async fn alarms(rules: usize) -> Alarms {
         speaker_p99_ms: p99_ms(&pressed, &spoken),
         traffic_cpu_s,
     }
+}
+
+/// The same load with no rules, with few and with many, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    pub bare: Alarms,
+    pub few: Alarms,
+    pub many: Alarms,
+}
+
+/// With how many rules each part of a round is measured; the order turns with the rounds, so that none is always first.
+const RULES: [usize; 3] = [0, 10, 1_000];
+
+/// The round of that number, from 0.
+pub async fn round(number: usize) -> Round {
+    let mut found = [None; RULES.len()];
+    for step in 0..RULES.len() {
+        let which = (number + step) % RULES.len();
+        found[which] = Some(alarms(RULES[which]).await);
+    }
+    let [bare, few, many] = found.map(|alarms| alarms.expect("each was measured"));
+    Round { bare, few, many }
 }
 
 /// Seconds of `gatehouse rehearse` over the journal of `folder`.

@@ -62,3 +62,27 @@ pub fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} cores, {model}, Linux {}", kernel.trim())
 }
+
+/// Time of all cores since the machine came up, as /proc/stat counts it.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Cores {
+    /// Taken by the host of a virtual machine for others.
+    stolen: u64,
+    all: u64,
+}
+
+impl Cores {
+    pub fn now() -> Self {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        // user nice system idle iowait irq softirq steal; what guests used is in user already (proc_stat(5)).
+        let times = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+        let times: Vec<u64> = times.map(|time| time.parse().unwrap_or(0)).collect();
+        Self { stolen: times.get(7).copied().unwrap_or(0), all: times.iter().sum() }
+    }
+
+    /// The share of the cores' time that the host took since then, 0 to 1.
+    pub fn stolen_since(self) -> f64 {
+        let now = Self::now();
+        (now.stolen - self.stolen) as f64 / (now.all - self.all).max(1) as f64
+    }
+}

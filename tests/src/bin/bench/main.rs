@@ -31,6 +31,9 @@ const USAGE: &str =
 --against   another gateway program in the place of the mosquitto bridge; implies --dry
 --dry       writes no page";
 
+/// Rounds of the alarms: the p99 of 200 presses is the second worst of them, so that one pause of the machine makes it.
+const ALARM_ROUNDS: usize = 5;
+
 /// What was asked for.
 #[derive(Debug)]
 struct Args {
@@ -135,10 +138,11 @@ async fn main() {
         );
     }
     if args.wants("alarms") {
-        for rules in [0, 10, 1_000] {
-            found.alarms.push(alarms::alarms(rules).await);
+        for number in 0..if args.quick { 1 } else { ALARM_ROUNDS } {
+            let round = alarms::round(number).await;
+            eprintln!("bench: {round:.2?}");
+            found.alarms.push(round);
         }
-        eprintln!("bench: {:.2?}", found.alarms);
     }
     if args.wants("trickle") {
         for (contender, written) in [(&ours, &mut found.ours_written), (&peer, &mut found.peer_written)] {

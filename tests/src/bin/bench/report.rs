@@ -5,7 +5,7 @@ use std::process::Command;
 
 use gatehouse_tests::{gateway, mosquitto};
 
-use crate::alarms::{self, Alarms};
+use crate::alarms::{self, Round};
 use crate::counters;
 use crate::field;
 use crate::lines::{BRIDGE, DEVICES, PACING};
@@ -18,6 +18,8 @@ pub struct Findings {
     quick: bool,
     /// Of the machine before the run.
     load_average: String,
+    /// Time of the cores so far: what the host took from this machine, and all.
+    cores_before: counters::Cores,
     pub floor: Option<(f64, f64)>,
     pub ours: Vec<Load>,
     pub peer: Vec<Load>,
@@ -29,8 +31,7 @@ pub struct Findings {
     pub polls_per_s: Option<f64>,
     /// The same units at 1 s, some of them silent.
     pub polls_beside_silent_per_s: Option<f64>,
-    /// With few rules and with many.
-    pub alarms: Vec<Alarms>,
+    pub alarms: Vec<Round>,
     pub ours_outage: Option<Outage>,
     pub peer_outage: Option<Outage>,
 }
@@ -151,7 +152,12 @@ impl Row {
 
 impl Findings {
     pub fn new(quick: bool) -> Self {
-        Self { quick, load_average: counters::load_average(), ..Self::default() }
+        Self {
+            quick,
+            load_average: counters::load_average(),
+            cores_before: counters::Cores::now(),
+            ..Self::default()
+        }
     }
 
     fn loads(&self, of: impl Fn(&Load) -> f64) -> (Vec<f64>, Vec<f64>) {
@@ -237,25 +243,30 @@ impl Findings {
 
     fn alarm_rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        if let [bare, few, many] = self.alarms.as_slice() {
-            let what = format!(
-                "press to the speaker's order beyond the bare line's PUBACK ({:.1} ms), p99, {} rules, {} points, {}/s \
-                 beside it",
-                bare.puback_p99_ms,
-                many.rules,
-                alarms::POINTS,
-                alarms::TRAFFIC
-            );
-            let beyond_ms = many.speaker_p99_ms - bare.puback_p99_ms;
-            rows.push(Row::new(&what, "ms", Bar::AtMost(10.0), &[beyond_ms], &[]));
-            let what =
-                format!("CPU for 10 000 messages of values, {} rules; peer: {} rules", many.rules, few.rules);
+        let figures = |of: fn(&Round) -> f64| self.alarms.iter().map(of).collect::<Vec<_>>();
+        if let Some(Round { few, many, .. }) = self.alarms.first() {
+            let beside = format!("p99, {} points, {}/s beside it", alarms::POINTS, alarms::TRAFFIC);
+            let bare = figures(|round| round.bare.puback_p99_ms);
             rows.push(Row::new(
-                &what,
+                &format!("press to its PUBACK on the bare line, {beside}"),
+                "ms",
+                Bar::None,
+                &bare,
+                &[],
+            ));
+            rows.push(Row::new(
+                &format!("press to the speaker's order beyond that, {} rules", many.rules),
+                "ms",
+                Bar::AtMost(10.0),
+                &figures(|round| round.many.speaker_p99_ms - round.bare.puback_p99_ms),
+                &[],
+            ));
+            rows.push(Row::new(
+                &format!("CPU for 10 000 messages of values, {} rules; peer: {} rules", many.rules, few.rules),
                 "s",
                 Bar::RatioAtMost(3.0),
-                &[many.traffic_cpu_s],
-                &[few.traffic_cpu_s],
+                &figures(|round| round.many.traffic_cpu_s),
+                &figures(|round| round.few.traffic_cpu_s),
             ));
         }
         if let Some((seconds, outage)) =
@@ -279,9 +290,11 @@ impl Findings {
         let mut page = String::from(HEAD);
         write!(
             page,
-            "\nMachine: {}; load average before the run {}. Versions: {}, {}. Rounds: {}{}. ",
+            "\nMachine: {}; load average before the run {}; meanwhile its host took {} % of the cores' time for others (steal). \
+             Versions: {}, {}. Rounds: {}{}. ",
             counters::machine(),
             self.load_average,
+            figure(self.cores_before.stolen_since() * 100.0),
             gateway_version(),
             mosquitto_version(),
             self.ours.len(),
