@@ -14,14 +14,22 @@ pub(super) const DEVICE_EVENTS: [&str; 5] =
     ["device.offline", "device.online", "line.open", "line.shorted", "line.restored"];
 
 /// Events of the box itself.
-pub(super) const GATEWAY_EVENTS: [&str; 27] = [
+pub(super) const GATEWAY_EVENTS: [&str; 35] = [
+    "box.closed",
     "box.cooled",
     "box.flash_worn",
     "box.hot",
+    "box.lid_failed",
+    "box.lid_restored",
     "box.mains_lost",
     "box.mains_restored",
     "box.memory_restored",
     "box.memory_short",
+    "box.modem_failed",
+    "box.modem_restored",
+    "box.opened",
+    "box.signal_low",
+    "box.signal_restored",
     "box.undervoltage",
     "box.voltage_restored",
     "bus.offline",
@@ -45,10 +53,14 @@ pub(super) const GATEWAY_EVENTS: [&str; 27] = [
 ];
 
 /// Those that end another by themselves: the ending one and the one it ends.
-pub(super) const STANDARD_ENDS: [(&str, &str); 7] = [
+pub(super) const STANDARD_ENDS: [(&str, &str); 11] = [
+    ("box.closed", "box.opened"),
     ("box.cooled", "box.hot"),
+    ("box.lid_restored", "box.lid_failed"),
     ("box.mains_restored", "box.mains_lost"),
     ("box.memory_restored", "box.memory_short"),
+    ("box.modem_restored", "box.modem_failed"),
+    ("box.signal_restored", "box.signal_low"),
     ("box.voltage_restored", "box.undervoltage"),
     ("bus.online", "bus.offline"),
     ("line.restored", "line.open"),

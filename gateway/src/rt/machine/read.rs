@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Roots;
+use super::{Modem, Roots};
 
 /// Entries of one folder that are looked at.
 const ENTRIES_MAX: usize = 16;
@@ -30,10 +30,12 @@ pub struct Reading {
     pub flash_end: Option<u8>,
     pub memory_free_pct: Option<u8>,
     pub load_1min: Option<f64>,
+    pub lid_open: Option<bool>,
+    pub modem: Option<Modem>,
 }
 
 impl Reading {
-    /// Looks at the files.
+    /// Looks at the files that every machine may have.
     pub fn take(roots: &Roots) -> Self {
         let supplies = supplies(&roots.sys);
         let (flash_used_pct, flash_end) = flash(&roots.sys);
@@ -47,18 +49,21 @@ impl Reading {
             memory_free_pct: memory(&roots.proc),
             load_1min: text(&roots.proc.join("loadavg"))
                 .and_then(|line| line.split_whitespace().next()?.parse().ok()),
+            lid_open: None,
+            modem: None,
         }
     }
 }
 
-fn text(path: &Path) -> Option<String> {
+/// What a file of the kernel holds, without the blanks around it.
+pub(super) fn text(path: &Path) -> Option<String> {
     use std::io::Read as _;
     let mut text = String::new();
     fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned())
 }
 
-fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
     text(path)?.parse().ok()
 }
 

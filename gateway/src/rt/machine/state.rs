@@ -12,13 +12,17 @@ use crate::model::stamp::Stamp;
 const AGAIN_MS: u64 = 3_600_000;
 
 /// Values are told at most once in so long, however they change.
-const APART_MS: u64 = 300_000;
+pub(super) const APART_MS: u64 = 300_000;
 
 /// So much more memory, in percent, and there is enough again.
 const MEMORY_MARGIN_PCT: u8 = 5;
 
-/// Looks in a row that must agree before mains or voltage are told: a supply that switches over drops out for moments.
-const LOOKS: u8 = 2;
+/// So much more signal, in percent, and there is enough again.
+const SIGNAL_MARGIN_PCT: u8 = 10;
+
+/// Looks in a row that must agree before mains, voltage, lid or modem are told: a supply that switches over drops out for moments,
+/// a contact bounces, a modem registers anew.
+pub(super) const LOOKS: u8 = 2;
 
 /// What has been told.
 #[derive(Debug, Clone, Default)]
@@ -32,19 +36,21 @@ pub(super) struct State {
     mains_lost: Flag,
     flash_worn: Flag,
     memory_short: Flag,
+    modem_failed: Flag,
+    signal_low: Flag,
 }
 
 /// A condition: what was told of it since the start, and in how many looks in a row it was otherwise. What an earlier
 /// process told is not known.
 #[derive(Debug, Clone, Copy, Default)]
-struct Flag {
+pub(super) struct Flag {
     told: Option<bool>,
     others: u8,
 }
 
 /// What there is to tell of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
     Came,
     Gone,
     /// It does not hold some time after the start: ends what an earlier process told, if it did.
@@ -60,7 +66,7 @@ pub(super) struct Next {
 
 impl Flag {
     /// `settled`: the process has run for so long that it may say what is well.
-    fn look(&mut self, now: Option<bool>, looks: u8, settled: bool) -> Option<Turn> {
+    pub(super) fn look(&mut self, now: Option<bool>, looks: u8, settled: bool) -> Option<Turn> {
         let now = now?;
         if now == self.told.unwrap_or(false) {
             let steady = std::mem::take(&mut self.others) == 0;
@@ -95,6 +101,7 @@ impl State {
         state.heat(look, config, at, &mut drafts);
         state.power(look, at, &mut drafts);
         state.wear(look, config, at, &mut drafts);
+        state.modem(look, config, at, &mut drafts);
         let told_event = !drafts.is_empty();
         if state.values_due(look, (began_ms, at.mono_ms), told_event) {
             let samples = samples(look);
@@ -212,6 +219,53 @@ impl State {
             None => {}
         }
     }
+
+    fn modem(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
+        let (Some(config), Some(modem)) = (&config.modem, &look.modem) else { return };
+        match self.modem_failed.look(Some(modem.fault.is_some()), LOOKS, self.settled) {
+            Some(Turn::Came) => {
+                let reason = modem.fault.clone().map(|reason| ("reason", Value::Text(reason.into())));
+                let text =
+                    ("网关通信模块或 SIM 卡不可用", "the modem of the box, or its SIM card, cannot be used");
+                let event = event(
+                    at,
+                    ("box.modem_failed", Some(Severity::Major)),
+                    reason.into_iter().collect(),
+                    text,
+                );
+                drafts.push(event);
+            }
+            Some(turn) => {
+                let back = ("网关通信模块恢复", "the modem of the box can be used again");
+                let text = said(turn, back, ("网关通信模块正常", "the modem of the box can be used"));
+                drafts.push(over(at, "box.modem_restored", "box.modem_failed", text));
+            }
+            None => {}
+        }
+        let enough = config.signal_low_pct.saturating_add(SIGNAL_MARGIN_PCT);
+        let limit = if self.signal_low.holds() { enough } else { config.signal_low_pct };
+        let low = modem.signal_pct.map(|signal| signal < limit);
+        let ample = self.settled && modem.signal_pct.is_some_and(|signal| signal >= enough);
+        match self.signal_low.look(low, LOOKS, ample) {
+            Some(Turn::Came) => {
+                let signal = modem.signal_pct.map(|signal| ("signal", Value::Int(i64::from(signal))));
+                let text = ("网关移动信号弱", "the mobile signal of the box is low");
+                let event = event(
+                    at,
+                    ("box.signal_low", Some(Severity::Warning)),
+                    signal.into_iter().collect(),
+                    text,
+                );
+                drafts.push(event);
+            }
+            Some(turn) => {
+                let back = ("网关移动信号恢复", "the mobile signal of the box is well again");
+                let text = said(turn, back, ("网关移动信号正常", "the mobile signal of the box is well"));
+                drafts.push(over(at, "box.signal_restored", "box.signal_low", text));
+            }
+            None => {}
+        }
+    }
 }
 
 /// Whether values differ by more than their noise.
@@ -229,10 +283,18 @@ fn differs(told: &Reading, look: &Reading) -> bool {
         || told.flash_end != look.flash_end
         || percent(told.memory_free_pct, look.memory_free_pct)
         || far(told.load_1min, look.load_1min, 1.0)
+        || told.lid_open != look.lid_open
+        || far(signal(told).map(f64::from), signal(look).map(f64::from), 10.0)
+}
+
+fn signal(look: &Reading) -> Option<u8> {
+    look.modem.as_ref()?.signal_pct
 }
 
 fn samples(look: &Reading) -> Vec<Sample> {
     let percent = |value: Option<u8>| value.map(|value| Value::Int(i64::from(value)));
+    let modem = look.modem.clone().unwrap_or_default();
+    let bytes = |bytes: Option<u64>| bytes.and_then(|bytes| Some(Value::Int(i64::try_from(bytes).ok()?)));
     let found = [
         ("temperature", look.heat_cel.map(Value::Float), "Cel"),
         ("undervoltage", look.undervoltage.map(Value::Bool), ""),
@@ -242,6 +304,10 @@ fn samples(look: &Reading) -> Vec<Sample> {
         ("flash_end", percent(look.flash_end), ""),
         ("memory_free", percent(look.memory_free_pct), "%"),
         ("load_1min", look.load_1min.map(Value::Float), ""),
+        ("lid_open", look.lid_open.map(Value::Bool), ""),
+        ("signal", percent(modem.signal_pct), "%"),
+        ("modem_received", bytes(modem.received_bytes), "By"),
+        ("modem_sent", bytes(modem.sent_bytes), "By"),
     ];
     let sample = |(name, value, unit): (&str, Option<Value>, &str)| {
         let unit = (!unit.is_empty()).then(|| unit.to_owned());
@@ -250,7 +316,7 @@ fn samples(look: &Reading) -> Vec<Sample> {
     found.into_iter().filter_map(sample).collect()
 }
 
-fn event(
+pub(super) fn event(
     at: &Stamp,
     named: (&str, Option<Severity>),
     params: Vec<(&str, Value)>,
@@ -262,13 +328,17 @@ fn event(
 }
 
 /// After a start nobody knows whether anything was wrong before.
-const fn said<'t>(turn: Turn, back: (&'t str, &'t str), well: (&'t str, &'t str)) -> (&'t str, &'t str) {
+pub(super) const fn said<'t>(
+    turn: Turn,
+    back: (&'t str, &'t str),
+    well: (&'t str, &'t str),
+) -> (&'t str, &'t str) {
     match turn {
         Turn::Well => well,
         Turn::Came | Turn::Gone => back,
     }
 }
 
-fn over(at: &Stamp, name: &str, clears: &str, text: (&str, &str)) -> Draft {
+pub(super) fn over(at: &Stamp, name: &str, clears: &str, text: (&str, &str)) -> Draft {
     event(at, (name, None), vec![("clears", Value::Text(clears.into()))], text)
 }

@@ -16,7 +16,7 @@ fn put(root: &Path, path: &str, text: &str) {
 }
 
 fn roots(root: &Path) -> Roots {
-    Roots { sys: root.join("sys"), proc: root.join("proc") }
+    Roots { sys: root.join("sys"), proc: root.join("proc"), mmcli: root.join("mmcli") }
 }
 
 fn pi(root: &Path) {
@@ -48,6 +48,7 @@ fn what_the_kernel_says_is_read() {
         flash_end: Some(1),
         memory_free_pct: Some(42),
         load_1min: Some(0.52),
+        ..Reading::default()
     };
     assert_eq!(Reading::take(&roots(root.path())), expected);
     put(root.path(), "sys/devices/platform/soc/soc:firmware/get_throttled", "0x50005\n");
@@ -101,6 +102,155 @@ fn nonsense_of_the_kernel_is_no_value() {
 
 fn at(mono_ms: u64) -> Stamp {
     Stamp { boot: BootId("a".into()), mono_ms, wall_ms: 0, trust: ClockTrust::None }
+}
+
+/// The machine of which `mmcli` tells that (gateway/tests/fixtures/mmcli).
+fn heard(root: &Path, how: &str) -> Roots {
+    let mmcli = root.join(how);
+    let player = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mmcli/play.sh");
+    std::os::unix::fs::symlink(player, &mmcli).unwrap();
+    Roots { mmcli, ..roots(root) }
+}
+
+#[tokio::test]
+async fn a_modem_is_told_as_modemmanager_sees_it() {
+    let root = tempfile::tempdir().unwrap();
+    let config = ModemConfig { interface: Some("wwan0".into()), ..ModemConfig::default() };
+    put(root.path(), "sys/class/net/wwan0/statistics/rx_bytes", "5000000000\n");
+    put(root.path(), "sys/class/net/wwan0/statistics/tx_bytes", "70\n");
+    let counted = Modem { received_bytes: Some(5_000_000_000), sent_bytes: Some(70), ..Modem::default() };
+    let fault = |reason: &str| Modem { fault: Some(reason.into()), ..counted.clone() };
+    for (how, expected) in [
+        ("connected", Modem { signal_pct: Some(70), ..counted.clone() }),
+        ("failed", fault("sim-missing")),
+        ("locked", fault("sim-pin")),
+        ("none", fault("modem-missing")),
+    ] {
+        assert_eq!(modem::look(&config, &heard(root.path(), how)).await.unwrap(), expected, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_modem_of_which_nothing_is_known_says_why() {
+    let root = tempfile::tempdir().unwrap();
+    let config = ModemConfig::default();
+    for (roots, why) in [
+        (
+            roots(root.path()),
+            "`mmcli` could not be started: is ModemManager installed (apt install modemmanager)?",
+        ),
+        (
+            heard(root.path(), "unheard"),
+            "`mmcli` failed: error: couldn't find the ModemManager process in the bus",
+        ),
+        (heard(root.path(), "nonsense"), "what `mmcli` answered was not understood"),
+    ] {
+        assert_eq!(modem::look(&config, &roots).await.unwrap_err().to_string(), why);
+    }
+}
+
+#[test]
+fn the_lid_is_what_its_file_says() {
+    let root = tempfile::tempdir().unwrap();
+    let lid = LidConfig { file: root.path().join("lid"), open: "1".into() };
+    assert_eq!(lid.look(), None);
+    for (text, open) in [("1\n", Some(true)), ("0\n", Some(false)), ("\n", None), ("10", Some(false))] {
+        put(root.path(), "lid", text);
+        assert_eq!(lid.look(), open, "{text:?}");
+    }
+}
+
+/// What each look at the lid tells, a second apart.
+fn lid_told(looks: &[Option<bool>]) -> Vec<(usize, String)> {
+    let mut lid = lid::Lid::default();
+    let mut out = Vec::new();
+    for (second, look) in looks.iter().enumerate() {
+        let (drafts, next) = lid.after(*look, &at(second as u64 * 1_000));
+        lid = next;
+        out.extend(names(&drafts).into_iter().map(|name| (second, name)));
+    }
+    out
+}
+
+#[test]
+fn a_lid_is_told_when_two_looks_agree() {
+    let (open, shut) = (Some(true), Some(false));
+    let told = lid_told(&[shut, open, shut, open, open, None, open, shut, shut]);
+    assert_eq!(told, [(4, "box.opened".to_owned()), (8, "box.closed".to_owned())]);
+    let mut looks = vec![shut; 310];
+    looks[5] = None;
+    looks[6] = None;
+    // Well after five minutes: ends what an earlier process told, if it did.
+    let told = lid_told(&looks);
+    let expected = [(6, "box.lid_failed"), (8, "box.lid_restored"), (300, "box.closed")];
+    assert_eq!(told, expected.map(|(second, name)| (second, name.to_owned())));
+}
+
+/// What each look at the modem tells of it, a minute apart.
+fn modem_told(modems: &[Modem]) -> Vec<(usize, String)> {
+    let config = MachineConfig { modem: Some(ModemConfig::default()), ..MachineConfig::default() };
+    let mut state = State::default();
+    let mut out = Vec::new();
+    for (minute, modem) in modems.iter().enumerate() {
+        let look = Reading { modem: Some(modem.clone()), ..Reading::default() };
+        let (drafts, next) = state.after(&look, &config, &at(minute as u64 * 60_000));
+        state = next.state;
+        let events = names(&drafts).into_iter().filter(|name| name.starts_with("box."));
+        out.extend(events.map(|name| (minute, name)));
+    }
+    out
+}
+
+#[test]
+fn a_weak_signal_and_a_lost_card_are_told() {
+    let signal = |percent| Modem { signal_pct: Some(percent), ..Modem::default() };
+    let lost = Modem { fault: Some("sim-missing".into()), ..Modem::default() };
+    let looks = [70, 19, 25, 19, 19, 25, 29, 30, 30].map(signal);
+    let expected = [
+        (4, "box.signal_low".to_owned()),
+        (5, "box.modem_restored".to_owned()),
+        (8, "box.signal_restored".to_owned()),
+    ];
+    assert_eq!(modem_told(&looks), expected);
+    let looks = [signal(70), lost.clone(), signal(70), lost.clone(), lost, signal(70), signal(70)];
+    let told = modem_told(&looks);
+    assert_eq!(told[0], (4, "box.modem_failed".to_owned()));
+    assert!(told.contains(&(6, "box.modem_restored".to_owned())), "{told:?}");
+}
+
+#[test]
+fn values_of_lid_and_modem_stand_beside_the_others() {
+    let modem = Modem {
+        signal_pct: Some(70),
+        received_bytes: Some(5_000_000_000),
+        sent_bytes: None,
+        ..Modem::default()
+    };
+    let look = Reading { lid_open: Some(false), modem: Some(modem), ..Reading::default() };
+    let (mut state, config) = (State::default(), MachineConfig::default());
+    state = state.after(&look, &config, &at(0)).1.state;
+    let (drafts, _) = state.after(&look, &config, &at(300_000));
+    let Some(Body::Telemetry(values)) = drafts.last().map(|draft| &draft.body) else { panic!("{drafts:?}") };
+    let shown: Vec<String> = values
+        .samples
+        .iter()
+        .map(|sample| format!("{} {:?} {:?}", sample.point, sample.value, sample.unit))
+        .collect();
+    let expected = [
+        "lid_open Some(Bool(false)) None",
+        "signal Some(Int(70)) Some(\"%\")",
+        "modem_received Some(Int(5000000000)) Some(\"By\")",
+    ];
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_lid_and_an_interface_must_be_possible() {
+    let config: MachineConfig =
+        toml::from_str("lid = { file = \"gpio\", open = \" \" }\nmodem = { interface = \"../eth0\" }")
+            .unwrap();
+    let places: Vec<String> = config.problems(&["machine"]).iter().map(|p| p.path.join(".")).collect();
+    assert_eq!(places, ["machine.lid.file", "machine.lid.open", "machine.modem.interface"]);
 }
 
 fn names(drafts: &[Draft]) -> Vec<String> {

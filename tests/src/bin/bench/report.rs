@@ -262,7 +262,10 @@ impl Findings {
                 &[],
             ));
             rows.push(Row::new(
-                &format!("CPU for 10 000 messages of values, {} rules; peer: {} rules", many.rules, few.rules),
+                &format!(
+                    "CPU for 10 000 messages of values, {} rules; peer: {} rules",
+                    many.rules, few.rules
+                ),
                 "s",
                 Bar::RatioAtMost(3.0),
                 &figures(|round| round.many.traffic_cpu_s),
