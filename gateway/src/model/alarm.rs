@@ -45,6 +45,9 @@ pub struct Alarm {
     /// When the condition came first. None: raised by an earlier release, or by nobody's rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arose: Option<Stamp>,
+    /// When a shelved alarm comes back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shelved_until: Option<Stamp>,
     /// The rule that raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleName>,
@@ -86,6 +89,7 @@ impl Alarm {
             latched: false,
             volatile: false,
             arose: None,
+            shelved_until: None,
             rule: None,
             active: false,
             severity: None,

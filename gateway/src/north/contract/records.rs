@@ -120,6 +120,7 @@ fn alarm_data(alarm: &crate::model::record::Alarm, frame: &Frame<'_>) -> wire::A
         text: raised.text,
         severity_raised: grown.and(raised.severity),
         arose: alarm.arose.as_ref().map(moment),
+        shelved_until: alarm.shelved_until.as_ref().map(moment),
         rule: alarm.rule.as_ref().map(ToString::to_string),
         active: lives.then_some(alarm.active),
         count: lives.then_some(alarm.count),

@@ -141,6 +141,9 @@ pub struct Alarm {
     /// When the condition came first; absent where an earlier release has raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arose: Option<Moment>,
+    /// When a shelved alarm comes back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shelved_until: Option<Moment>,
     /// The rule that raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,

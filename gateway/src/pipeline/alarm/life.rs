@@ -255,6 +255,10 @@ impl Open {
     /// Puts it aside, or takes it back. While it is aside nothing escalates; back, time begins anew.
     pub(super) fn put(&mut self, aside: Aside, now: &Now) {
         self.aside = aside;
+        self.alarm.shelved_until = match aside {
+            Aside::Shelved { until_ms } => Some(now.later(until_ms)),
+            Aside::No | Aside::OutOfService => None,
+        };
         if self.seen != Seen::Yes {
             self.unsee(now);
         }
@@ -281,6 +285,7 @@ impl Open {
     /// Nothing of it is left for anybody.
     pub(super) fn end(&mut self) {
         self.alarm.handling.stage = Stage::Closed;
+        self.alarm.shelved_until = None;
         (self.seen, self.aside, self.condition) = (Seen::Yes, Aside::No, Condition::Ended);
         (self.flapping_until_ms, self.over_at_ms) = (None, None);
     }

@@ -282,6 +282,19 @@ pub(in crate::north::contract) fn alarm_acknowledged(seq: u64) -> Record {
     record(seq, stamp(60_000), Body::Alarm(Box::new(alarm)))
 }
 
+/// Put aside for an hour.
+pub(in crate::north::contract) fn alarm_shelved(seq: u64) -> Record {
+    let change = change(ChangeKind::Shelved, true);
+    let until = Some(stamp(60_000 + 3_600_000));
+    let alarm = Alarm {
+        state: AlarmState::Shelved,
+        arose: Some(stamp(40)),
+        shelved_until: until,
+        ..living(3, change)
+    };
+    record(seq, stamp(60_000), Body::Alarm(Box::new(alarm)))
+}
+
 /// A bus is down, nobody has acknowledged it, and it comes and goes.
 pub(in crate::north::contract) fn alarm_bus(seq: u64) -> Record {
     let mut raised = press();

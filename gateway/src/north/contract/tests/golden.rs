@@ -62,6 +62,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
             ("alarm-raised", send(&f::alarm_raised(19), 18, false)),
             ("alarm-handled", send(&f::alarm_handled(22), 19, false)),
             ("alarm-acknowledged", send(&f::alarm_acknowledged(20), 19, false)),
+            ("alarm-shelved", send(&f::alarm_shelved(21), 20, false)),
             ("alarm-bus", send(&f::alarm_bus(23), 22, false)),
             ("alarm-handled-unnamed", unnamed.unwrap()),
             ("snapshot-lives", snapshot_pages(&f::living_snapshot(), frame).remove(0)),
@@ -70,7 +71,7 @@ fn produced() -> BTreeMap<&'static str, Outgoing> {
 }
 
 /// File, topic below the gateway, retain: as golden as the messages.
-const TOPICS: [(&str, &str, bool); 23] = [
+const TOPICS: [(&str, &str, bool); 24] = [
     ("state", "up/state", true),
     ("state-will", "up/state", true),
     ("snapshot", "up/snapshot", false),
@@ -91,6 +92,7 @@ const TOPICS: [(&str, &str, bool); 23] = [
     ("alarm-raised", "up/alarm", false),
     ("alarm-handled", "up/alarm", false),
     ("alarm-acknowledged", "up/alarm", false),
+    ("alarm-shelved", "up/alarm", false),
     ("alarm-bus", "up/alarm", false),
     ("alarm-handled-unnamed", "up/alarm", false),
     ("snapshot-lives", "up/snapshot", false),

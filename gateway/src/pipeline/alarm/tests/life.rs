@@ -129,6 +129,8 @@ fn the_shelf_gives_back_what_still_holds_and_forgets_what_was_seen() {
     bench.obey(AlarmVerb::Acknowledge);
     bench.obey(AlarmVerb::Shelve { for_s: 600 });
     let told = bench.told.len();
+    let shelved = bench.only().unwrap();
+    let back_ms = shelved.shelved_until.as_ref().unwrap().mono_ms;
     bench.clear(&gas);
     bench.pass(COOLDOWN_MS);
     bench.raise(&gas);
@@ -138,6 +140,7 @@ fn the_shelf_gives_back_what_still_holds_and_forgets_what_was_seen() {
     bench.pass(1);
     let alarm = bench.only().unwrap();
     assert_eq!((alarm.state, alarm.active, alarm.count), (AlarmState::Unacknowledged, true, 2));
+    assert_eq!((alarm.shelved_until.clone(), bench.now().at.mono_ms), (None, back_ms));
     for bad in [0, 86_401, u64::MAX] {
         assert!(matches!(bench.obey(AlarmVerb::Shelve { for_s: bad }), Verdict::Impossible(_)), "{bad}");
     }
