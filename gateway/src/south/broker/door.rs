@@ -41,7 +41,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a failed login keeps its turn.
 const REFUSED_HOLD: Duration = Duration::from_secs(1);
 
-/// How long a client may leave what is sent to it unread.
+/// How long a client may leave what is sent to it unread, and its network what is sent unacknowledged: an order must not lie
+/// in the kernel until a radio is back, and open a door then.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long rmqtt may take to end a session whose client has gone.
@@ -185,8 +186,8 @@ impl Door {
     }
 
     async fn attend(&self, stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>, waiting: Waiting) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| bound_sending(&stream)) {
+            tracing::warn!(bus = %self.bus, %from, %error, "a connection is kept with what the kernel thinks best");
         }
         let ended = match tls {
             None => self.receive(stream, from, None, waiting).await,
@@ -262,6 +263,12 @@ impl Door {
         stream.set_nodelay(true)?;
         Ok((entry, stream))
     }
+}
+
+/// What the peer's kernel has not acknowledged within [`SEND_WITHIN`] ends the connection (`TCP_USER_TIMEOUT`, tcp(7)).
+fn bound_sending(stream: &TcpStream) -> std::io::Result<()> {
+    let within_ms = u32::try_from(SEND_WITHIN.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, within_ms)?)
 }
 
 /// Until the login is decided; then on success at once, otherwise after a while, the turn is the next one's.
@@ -373,5 +380,24 @@ async fn down<S: AsyncWrite>(mut inner: ReadHalf<TcpStream>, mut client: WriteHa
             Ok(Ok(())) => return Ended::Inside,
             _ => return Ended::Quietly,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_network_swallows_ends_its_connection() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (near, (far, _)) = (near.unwrap(), far.unwrap());
+        bound_sending(&far).unwrap();
+        let limit = |stream| rustix::net::sockopt::tcp_user_timeout(stream).unwrap();
+        assert_eq!(
+            (limit(&near), limit(&far)),
+            (0, 10_000),
+            "ms; 0 is the kernel's own, a quarter of an hour"
+        );
     }
 }
