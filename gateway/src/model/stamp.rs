@@ -43,6 +43,16 @@ impl Stamp {
         trusted.then(|| u64::try_from(now.wall_ms.saturating_sub(self.wall_ms)).unwrap_or(0))
     }
 
+    /// So much later, as the same clock will tell it.
+    #[must_use]
+    pub fn later(&self, by_ms: u64) -> Self {
+        Self {
+            mono_ms: self.mono_ms.saturating_add(by_ms),
+            wall_ms: self.wall_ms.saturating_add_unsigned(by_ms),
+            ..self.clone()
+        }
+    }
+
     /// Seconds since 1970, right or wrong.
     pub const fn unix_s(&self) -> i64 {
         self.wall_ms.div_euclid(1_000)

@@ -76,12 +76,7 @@ pub(in crate::pipeline) struct Now {
 impl Now {
     /// A time to come, as this clock will tell it.
     pub(in crate::pipeline) fn later(&self, t_ms: u64) -> Stamp {
-        let ahead_ms = t_ms.saturating_sub(self.t_ms);
-        Stamp {
-            mono_ms: self.at.mono_ms.saturating_add(ahead_ms),
-            wall_ms: self.at.wall_ms.saturating_add_unsigned(ahead_ms),
-            ..self.at.clone()
-        }
+        self.at.later(t_ms.saturating_sub(self.t_ms))
     }
 }
 
