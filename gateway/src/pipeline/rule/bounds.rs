@@ -10,8 +10,8 @@ const BRACKETS_MAX: usize = 16;
 /// Signs in a row: `!!!!x`.
 const SIGNS_MAX: usize = 8;
 
-/// Words and brackets between two of `&&`, `||`, `?`, `:` and `,`, with those around the brackets that they stand in: `a + b + c` nests
-/// once with each. 80 overflow the stack of a debug build.
+/// Words and brackets between two of `&&`, `||`, `?`, `:` and `,`, with those around the brackets that they stand in:
+/// `a + b + c` nests once with each. 80 overflow the stack of a debug build.
 const WORDS_MAX: usize = 40;
 
 /// # Errors

@@ -20,8 +20,8 @@ const MEMORY_MARGIN_PCT: u8 = 5;
 /// So much more signal, in percent, and there is enough again.
 const SIGNAL_MARGIN_PCT: u8 = 10;
 
-/// Looks in a row that must agree before mains, voltage, lid or modem are told: a supply that switches over drops out for moments,
-/// a contact bounces, a modem registers anew.
+/// Looks in a row that must agree before mains, voltage, lid or modem are told: a supply that switches over drops out for
+/// moments, a contact bounces, a modem registers anew.
 pub(super) const LOOKS: u8 = 2;
 
 /// What has been told.
