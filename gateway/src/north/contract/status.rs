@@ -395,6 +395,18 @@ pub struct CommandResult {
     pub data: Option<serde_json::Value>,
 }
 
+impl CommandResult {
+    /// Identity of the message. One id can be refused for several reasons (a second command may bear it), and each is an
+    /// answer of its own.
+    fn message_id(&self) -> String {
+        let (id, outcome) = (&self.id, self.outcome.as_str());
+        match self.outcome {
+            Outcome::Rejected => format!("command-{id}-{outcome}-{}", self.code),
+            _ => format!("command-{id}-{outcome}"),
+        }
+    }
+}
+
 /// The answer as a message. What does not fit is left out and said to be.
 pub fn command_result(result: &CommandResult, frame: &Frame<'_>) -> Outgoing {
     let message = |data: Option<serde_json::Value>, truncated: bool| {
@@ -410,7 +422,7 @@ pub fn command_result(result: &CommandResult, frame: &Frame<'_>) -> Outgoing {
             truncated,
         };
         let label = Label {
-            id: format!("command-{}-{}", result.id, result.outcome.as_str()),
+            id: result.message_id(),
             gateway: frame.topics.gateway.to_string(),
             r#type: schema::COMMAND_RESULT,
             epoch: result.epoch,

@@ -364,6 +364,18 @@ fn an_answer_that_does_not_fit_says_so() {
     assert_eq!((answer["data"].get("data"), &answer["data"]["truncated"]), (None, &true.into()));
 }
 
+#[test]
+fn two_refusals_of_one_command_are_two_messages() {
+    let view = View::open(&f::uplink());
+    let id = |code: &str| {
+        let refused =
+            CommandResult { outcome: Outcome::Rejected, code: code.to_owned(), data: None, ..f::result() };
+        json(&f::framed(&view, &f::stamp(0), |frame| command_result(&refused, frame)))["id"].to_string()
+    };
+    assert_eq!(id("too_often"), id("too_often"), "a repetition");
+    assert_ne!(id("too_often"), id("command_not_allowed"), "by another command of the same id");
+}
+
 fn command(change: impl FnOnce(&mut Json)) -> Result<Command, (Refusal, String)> {
     let mut message: Json =
         serde_json::from_slice(&std::fs::read(super::golden::directory().join("command.json")).unwrap())
