@@ -7,6 +7,7 @@
 //! Limits: [`ACTIONS_AT_ONCE_MAX`] for one change of an alarm, [`ACTIONS_PENDING_MAX`] under way; beyond them nothing is
 //! asked, and a record says so.
 
+pub mod check;
 pub mod spec;
 #[cfg(test)]
 mod tests;

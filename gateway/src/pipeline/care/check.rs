@@ -6,7 +6,8 @@ use crate::model::check::Problem;
 use crate::model::ids::{CareName, DeviceId, PointName};
 use crate::model::record::{Category, Severity};
 
-use super::super::action::spec::{ActionSpec, Cause, Proof};
+use super::super::action::check::{Cause, Proof};
+use super::super::action::spec::ActionSpec;
 use super::super::directory::{Directory, Entry};
 use super::super::rule::Rules;
 use super::config::{Household, Leak, Said, Sign};

@@ -13,7 +13,7 @@ use super::{loops, samples, shape, slips, trial};
 use crate::model::check::{Problem, Weight};
 use crate::model::ids::{DeviceId, RuleName};
 use crate::model::limits::RULES_MAX;
-use crate::pipeline::action::spec::{Cause, FIRE_PANEL, Proof, warn_cloud_only};
+use crate::pipeline::action::check::{Cause, FIRE_PANEL, Proof, warn_cloud_only};
 use crate::pipeline::directory::Directory;
 
 /// Devices that a warning names; the others are counted.

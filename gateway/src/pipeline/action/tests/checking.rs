@@ -77,6 +77,21 @@ fn mistakes_are_told_before_anything_acts() {
 }
 
 #[test]
+fn quiet_hours_are_times_of_the_day_and_some_time_long() {
+    let cause =
+        Cause { category: Category::Device, severity: Severity::Minor, event: None, proof: Proof::One };
+    for (from, to, told) in [
+        ("22:00", "07:00", None),
+        ("22:00", "25:00", Some("\"25:00\" is no time of day")),
+        ("22:00", "22:00", Some("`from` and `to` are the same: it would never be quiet")),
+    ] {
+        let quiet = Some(Quiet { from: from.into(), to: to.into() });
+        let problems = ActionSpec { quiet, ..speak(Near::SameUnit) }.problems(cause, &directory());
+        assert_eq!(problems.first().map(|problem| problem.message.as_str()), told, "{from} to {to}");
+    }
+}
+
+#[test]
 fn cloud_only_critical_rules_and_possible_loops_are_known() {
     let directory = directory();
     let on = |device: &str| {

@@ -4,7 +4,8 @@ mod checking;
 mod choosing;
 mod ending;
 
-use super::spec::{Cause, Message, Proof, Quiet, Relay, Speech, Target, Unlock, warn_cloud_only};
+use super::check::{Cause, Proof, warn_cloud_only};
+use super::spec::{Message, Quiet, Relay, Speech, Target, Unlock};
 use super::*;
 use crate::model::action::outcome;
 use crate::model::alarm::AlarmState;
