@@ -10,6 +10,7 @@ mod read;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::read::text;
-use super::state::{APART_MS, Flag, LOOKS, Turn, event, over, said};
+use super::state::{APART_MS, Flag, LOOKS};
+use super::trouble::{LID_FAILED, OPENED};
 use crate::model::check::Problem;
-use crate::model::record::{Draft, Severity};
+use crate::model::record::Draft;
 use crate::model::stamp::Stamp;
 
 /// `[gateway.machine.lid]`: the contact at the box's lid.
@@ -64,35 +65,11 @@ impl Lid {
         let mut lid = self.clone();
         let began_ms = *lid.began_ms.get_or_insert(at.mono_ms);
         let settled = at.mono_ms.saturating_sub(began_ms) >= APART_MS;
-        let mut drafts = Vec::new();
-        match lid.unreadable.look(Some(open.is_none()), LOOKS, settled) {
-            Some(Turn::Came) => {
-                let text = ("网关机箱防拆触点无法读取", "the contact at the box's lid cannot be read");
-                drafts.push(event(at, ("box.lid_failed", Some(Severity::Minor)), Vec::new(), text));
-            }
-            Some(turn) => {
-                let back = ("网关机箱防拆触点恢复", "the contact at the box's lid can be read again");
-                let text =
-                    said(turn, back, ("网关机箱防拆触点正常", "the contact at the box's lid can be read"));
-                drafts.push(over(at, "box.lid_restored", "box.lid_failed", text));
-            }
-            None => {}
-        }
-        match lid.open.look(open, LOOKS, settled) {
-            Some(Turn::Came) => {
-                let text = ("网关机箱被打开", "the box has been opened");
-                drafts.push(event(at, ("box.opened", Some(Severity::Major)), Vec::new(), text));
-            }
-            Some(turn) => {
-                let text = said(
-                    turn,
-                    ("网关机箱已关闭", "the box has been closed"),
-                    ("网关机箱关闭", "the box is closed"),
-                );
-                drafts.push(over(at, "box.closed", "box.opened", text));
-            }
-            None => {}
-        }
-        (drafts, lid)
+        let unreadable = lid.unreadable.look(Some(open.is_none()), LOOKS, settled);
+        let told = [
+            LID_FAILED.told(unreadable, at, None),
+            OPENED.told(lid.open.look(open, LOOKS, settled), at, None),
+        ];
+        (told.into_iter().flatten().collect(), lid)
     }
 }

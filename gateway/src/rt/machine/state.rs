@@ -1,11 +1,10 @@
 //! From looks at the box to values and events: told on change, and again after an hour; thresholds with hysteresis. Pure.
 
-use std::collections::BTreeMap;
-
+use super::trouble::{HOT, MAINS_LOST, MEMORY_SHORT, MODEM_FAILED, SIGNAL_LOW, UNDERVOLTAGE, event};
 use super::{MachineConfig, Reading};
 use crate::model::ids::PointName;
 use crate::model::place::Place;
-use crate::model::record::{Body, DeviceRef, Draft, Sample, Severity, Telemetry, Text, Value};
+use crate::model::record::{Body, DeviceRef, Draft, Sample, Severity, Telemetry, Value};
 use crate::model::stamp::Stamp;
 
 /// Values that do not change are told again after this.
@@ -128,52 +127,17 @@ impl State {
     fn heat(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
         let cooled_cel = config.hot_cel - config.hot_hysteresis_cel;
         let limit = if self.hot.holds() { cooled_cel } else { config.hot_cel };
-        let params = || vec![("temperature", Value::Float(look.heat_cel.unwrap_or_default()))];
         // What is neither hot nor cool ends nothing that an earlier process told.
         let cool = self.settled && look.heat_cel.is_some_and(|heat| heat < cooled_cel);
-        match self.hot.look(look.heat_cel.map(|heat| heat >= limit), 1, cool) {
-            Some(Turn::Came) => {
-                let text = ("网关设备温度过高", "the box is too hot");
-                drafts.push(event(at, ("box.hot", Some(Severity::Major)), params(), text));
-            }
-            Some(turn) => {
-                let back = ("网关设备温度恢复", "the box has cooled");
-                let text = said(turn, back, ("网关设备温度正常", "the box is not too hot"));
-                drafts.push(over(at, "box.cooled", "box.hot", text));
-            }
-            None => {}
-        }
+        let turn = self.hot.look(look.heat_cel.map(|heat| heat >= limit), 1, cool);
+        drafts.extend(HOT.told(turn, at, look.heat_cel.map(|heat| ("temperature", Value::Float(heat)))));
     }
 
     fn power(&mut self, look: &Reading, at: &Stamp, drafts: &mut Vec<Draft>) {
-        match self.undervoltage.look(look.undervoltage, LOOKS, self.settled) {
-            Some(Turn::Came) => {
-                let text = ("网关供电电压不足", "the supply of the box gives too little voltage");
-                drafts.push(event(at, ("box.undervoltage", Some(Severity::Major)), Vec::new(), text));
-            }
-            Some(turn) => {
-                let back = ("网关供电电压恢复", "the voltage of the box is well again");
-                let text = said(turn, back, ("网关供电电压正常", "the voltage of the box is well"));
-                drafts.push(over(at, "box.voltage_restored", "box.undervoltage", text));
-            }
-            None => {}
-        }
-        match self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS, self.settled) {
-            Some(Turn::Came) => {
-                let battery = look.battery_pct.map(|percent| ("battery", Value::Int(i64::from(percent))));
-                let text =
-                    ("市电中断，网关由备用电源供电", "mains power is lost; the box runs on its battery");
-                let event =
-                    event(at, ("box.mains_lost", Some(Severity::Major)), battery.into_iter().collect(), text);
-                drafts.push(event);
-            }
-            Some(turn) => {
-                let text =
-                    said(turn, ("市电恢复", "mains power is back"), ("市电正常", "mains power is there"));
-                drafts.push(over(at, "box.mains_restored", "box.mains_lost", text));
-            }
-            None => {}
-        }
+        let turn = self.undervoltage.look(look.undervoltage, LOOKS, self.settled);
+        drafts.extend(UNDERVOLTAGE.told(turn, at, None));
+        let turn = self.mains_lost.look(look.mains.map(|mains| !mains), LOOKS, self.settled);
+        drafts.extend(MAINS_LOST.told(turn, at, percent("battery", look.battery_pct)));
     }
 
     fn wear(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
@@ -185,17 +149,12 @@ impl State {
         };
         // Flash does not heal: nothing ends this but a person who has changed the card. It is told again by each start.
         if self.flash_worn.look(worn.filter(|worn| *worn), 1, false) == Some(Turn::Came) {
-            let used = look.flash_used_pct.map(|used| ("used", Value::Int(i64::from(used))));
             let text = (
                 "网关存储接近寿命终点，请更换",
                 "the flash of the box is near the end of its life; replace it",
             );
-            drafts.push(event(
-                at,
-                ("box.flash_worn", Some(Severity::Major)),
-                used.into_iter().collect(),
-                text,
-            ));
+            let named = ("box.flash_worn", Some(Severity::Major));
+            drafts.push(event(at, named, percent("used", look.flash_used_pct), text));
         }
         let short = look.memory_free_pct.map(|free| {
             let margin = if self.memory_short.holds() { MEMORY_MARGIN_PCT } else { 0 };
@@ -203,69 +162,26 @@ impl State {
         });
         let enough = config.memory_free_pct.saturating_add(MEMORY_MARGIN_PCT);
         let ample = self.settled && look.memory_free_pct.is_some_and(|free| free >= enough);
-        match self.memory_short.look(short, LOOKS, ample) {
-            Some(Turn::Came) => {
-                let free = look.memory_free_pct.map(|free| ("free", Value::Int(i64::from(free))));
-                let text = ("网关内存不足", "the box is short of memory");
-                let event =
-                    event(at, ("box.memory_short", Some(Severity::Minor)), free.into_iter().collect(), text);
-                drafts.push(event);
-            }
-            Some(turn) => {
-                let back = ("网关内存恢复", "the box has memory again");
-                let text = said(turn, back, ("网关内存充足", "the box has enough memory"));
-                drafts.push(over(at, "box.memory_restored", "box.memory_short", text));
-            }
-            None => {}
-        }
+        let turn = self.memory_short.look(short, LOOKS, ample);
+        drafts.extend(MEMORY_SHORT.told(turn, at, percent("free", look.memory_free_pct)));
     }
 
     fn modem(&mut self, look: &Reading, config: &MachineConfig, at: &Stamp, drafts: &mut Vec<Draft>) {
         let (Some(config), Some(modem)) = (&config.modem, &look.modem) else { return };
-        match self.modem_failed.look(Some(modem.fault.is_some()), LOOKS, self.settled) {
-            Some(Turn::Came) => {
-                let reason = modem.fault.clone().map(|reason| ("reason", Value::Text(reason.into())));
-                let text =
-                    ("网关通信模块或 SIM 卡不可用", "the modem of the box, or its SIM card, cannot be used");
-                let event = event(
-                    at,
-                    ("box.modem_failed", Some(Severity::Major)),
-                    reason.into_iter().collect(),
-                    text,
-                );
-                drafts.push(event);
-            }
-            Some(turn) => {
-                let back = ("网关通信模块恢复", "the modem of the box can be used again");
-                let text = said(turn, back, ("网关通信模块正常", "the modem of the box can be used"));
-                drafts.push(over(at, "box.modem_restored", "box.modem_failed", text));
-            }
-            None => {}
-        }
+        let turn = self.modem_failed.look(Some(modem.fault.is_some()), LOOKS, self.settled);
+        let reason = modem.fault.clone().map(|reason| ("reason", Value::Text(reason.into())));
+        drafts.extend(MODEM_FAILED.told(turn, at, reason));
         let enough = config.signal_low_pct.saturating_add(SIGNAL_MARGIN_PCT);
         let limit = if self.signal_low.holds() { enough } else { config.signal_low_pct };
         let low = modem.signal_pct.map(|signal| signal < limit);
         let ample = self.settled && modem.signal_pct.is_some_and(|signal| signal >= enough);
-        match self.signal_low.look(low, LOOKS, ample) {
-            Some(Turn::Came) => {
-                let signal = modem.signal_pct.map(|signal| ("signal", Value::Int(i64::from(signal))));
-                let text = ("网关移动信号弱", "the mobile signal of the box is low");
-                let event = event(
-                    at,
-                    ("box.signal_low", Some(Severity::Warning)),
-                    signal.into_iter().collect(),
-                    text,
-                );
-                drafts.push(event);
-            }
-            Some(turn) => {
-                let back = ("网关移动信号恢复", "the mobile signal of the box is well again");
-                let text = said(turn, back, ("网关移动信号正常", "the mobile signal of the box is well"));
-                drafts.push(over(at, "box.signal_restored", "box.signal_low", text));
-            }
-            None => {}
-        }
+        let turn = self.signal_low.look(low, LOOKS, ample);
+        drafts.extend(SIGNAL_LOW.told(turn, at, percent("signal", modem.signal_pct)));
     }
+}
+
+fn percent(name: &str, value: Option<u8>) -> Option<(&str, Value)> {
+    value.map(|value| (name, Value::Int(i64::from(value))))
 }
 
 /// Whether values differ by more than their noise.
@@ -314,31 +230,4 @@ fn samples(look: &Reading) -> Vec<Sample> {
         Some(Sample::good(PointName::new(name).ok()?, value?, unit))
     };
     found.into_iter().filter_map(sample).collect()
-}
-
-pub(super) fn event(
-    at: &Stamp,
-    named: (&str, Option<Severity>),
-    params: Vec<(&str, Value)>,
-    (zh, en): (&str, &str),
-) -> Draft {
-    let params: BTreeMap<String, Value> =
-        params.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Draft::of_gateway(at, None, named, params, Text { zh: zh.to_owned(), en: en.to_owned() })
-}
-
-/// After a start nobody knows whether anything was wrong before.
-pub(super) const fn said<'t>(
-    turn: Turn,
-    back: (&'t str, &'t str),
-    well: (&'t str, &'t str),
-) -> (&'t str, &'t str) {
-    match turn {
-        Turn::Well => well,
-        Turn::Came | Turn::Gone => back,
-    }
-}
-
-pub(super) fn over(at: &Stamp, name: &str, clears: &str, text: (&str, &str)) -> Draft {
-    event(at, (name, None), vec![("clears", Value::Text(clears.into()))], text)
 }

@@ -187,7 +187,7 @@ impl Door {
 
     async fn attend(&self, stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>, waiting: Waiting) {
         if let Err(error) = stream.set_nodelay(true).and_then(|()| bound_sending(&stream)) {
-            tracing::warn!(bus = %self.bus, %from, %error, "a connection is kept with what the kernel thinks best");
+            tracing::warn!(bus = %self.bus, %from, %error, "a connection could not be told to give up what its network swallows");
         }
         let ended = match tls {
             None => self.receive(stream, from, None, waiting).await,
@@ -390,14 +390,19 @@ mod tests {
     #[tokio::test]
     async fn what_a_network_swallows_ends_its_connection() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (near, (far, _)) = (near.unwrap(), far.unwrap());
-        bound_sending(&far).unwrap();
-        let limit = |stream| rustix::net::sockopt::tcp_user_timeout(stream).unwrap();
-        assert_eq!(
-            (limit(&near), limit(&far)),
-            (0, 10_000),
-            "ms; 0 is the kernel's own, a quarter of an hour"
-        );
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (client, (stream, from)) = (client.unwrap(), accepted.unwrap());
+        // The same socket, to look at while the door has it.
+        let socket = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned().unwrap();
+        let limit_ms = || rustix::net::sockopt::tcp_user_timeout(&socket).unwrap();
+        assert_eq!(limit_ms(), 0, "the kernel's own: a quarter of an hour");
+        let bus = BusName::new("lan").unwrap();
+        let inner = listener.local_addr().unwrap();
+        let door = Door::new(bus, inner, Arc::default(), Arc::new(Metrics::new()), 8, 8);
+        let (_place, waiting) = door.admit(from.ip()).unwrap_or_else(|reason| panic!("{reason:?}"));
+        drop(client);
+        door.attend(stream, from, None, waiting).await;
+        assert_eq!(limit_ms(), 10_000);
     }
 }
